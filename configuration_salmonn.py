@@ -1,0 +1,227 @@
+# Copyright 2026 The SALMONN for Transformers authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Configuration of SALMONN, and the one place where lengths of audio become numbers of tokens."""
+
+from dataclasses import field
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.models.auto import modeling_auto
+from transformers.utils import auto_docstring
+
+
+try:
+    from .configuration_beats import BeatsConfig
+except ImportError:
+    from configuration_beats import BeatsConfig
+
+
+# Both encoders give 50 vectors a second: Whisper halves its 100 log-mel frames, BEATs makes 8 tokens of 16 frames.
+FRAMES_PER_SECOND = 50
+CONNECTOR_TYPES = ("qformer", "linear", "cross_attention")
+
+# `transformers serve` and the speech pipelines look these class names up in plain dicts that `register` does not fill.
+for _names in (
+    modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+):
+    _names.setdefault("salmonn", "SalmonnForConditionalGeneration")
+
+# SALMONN's Q-Former is a BERT of two layers that cross-attends in each of them and reads no text.
+_QFORMER_DEFAULTS = {"num_hidden_layers": 2, "cross_attention_frequency": 1}
+_WHISPER_LARGE_V2 = {"d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120}
+_VICUNA_13B = {
+    "vocab_size": 32001,  # the LLM's own 32,000 and the audio placeholder
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
+    "pad_token_id": 0,
+}
+
+
+def seconds_to_frames(seconds: float) -> int:
+    """Encoder frames in a duration of `seconds`, rounded to even halves as the released code does (12.5 -> 12)."""
+    return round(1500 * seconds / 30)
+
+
+def count_windows(num_frames, window: int | None, stride: int | None, pad_last_window: bool = False):
+    """
+    Number of windows of `window` frames, `stride` apart, in `num_frames` encoder frames (an int or a tensor of ints).
+
+    The remainder is dropped, as the released code drops the last 4 of 1500 frames (88 windows of 17), unless
+    `pad_last_window` asks for the papers' rounding up (89). A segment always has one window, and exactly one when
+    `window` is `None`.
+    """
+    if window is None:
+        return 1
+    missing = num_frames - window
+    further = -(-missing // stride) if pad_last_window else missing // stride
+    return further * (further > 0) + 1  # a `max` that takes tensors too
+
+
+@auto_docstring(
+    custom_intro="""
+    Configuration of a SALMONN model: a Whisper encoder, an optional BEATs encoder, a connector and an LLM. The
+    defaults are those of the released SALMONN-13B (arXiv 2310.13289).
+    """
+)
+@strict
+class SalmonnConfig(PreTrainedConfig):
+    r"""
+    speech_config (`dict` or `WhisperConfig`, *optional*):
+        Configuration of the Whisper model whose encoder hears speech. Defaults to Whisper large-v2.
+    beats_config (`dict` or `BeatsConfig`, *optional*):
+        Configuration of the BEATs encoder, which hears everything else. `None` makes the speech-only model of
+        arXiv 2309.13963.
+    qformer_config (`dict` or `Blip2QFormerConfig`, *optional*):
+        Configuration of the Q-Former. Its `encoder_hidden_size` is derived from the encoders.
+    text_config (`dict` or `PreTrainedConfig`, *optional*):
+        Configuration of the LLM: any decoder that `AutoModel` knows. Defaults to Vicuna-13B.
+    audio_token_id (`int`, *optional*, defaults to 32000):
+        Id of the placeholder that stands in the prompt, once for each audio token.
+    connector_type (`str`, *optional*, defaults to `"qformer"`):
+        What turns encoder frames into LLM embeddings: `"qformer"`, `"linear"` or `"cross_attention"`.
+    num_query_tokens (`int`, *optional*, defaults to 1):
+        Audio tokens that the Q-Former writes for each window. The other connectors write one.
+    window_seconds (`float`, *optional*, defaults to 0.333333):
+        Length of a window. `None` lets the Q-Former read each segment as a whole.
+    stride_seconds (`float`, *optional*, defaults to 0.333333):
+        Distance between the starts of two windows.
+    pad_last_window (`bool`, *optional*, defaults to `False`):
+        Whether frames that do not fill a window are padded with zeros to one more window rather than dropped.
+    fixed_length (`bool`, *optional*, defaults to `True`):
+        Whether every segment is encoded as 30 s of audio, silence included, as the released weights need it.
+        `False` encodes the real length only, for models trained so.
+    segment_position_embeddings (`bool`, *optional*, defaults to `False`):
+        Whether the sinusoid of the segment's place in its clip is added to the encoders' output (Seg-QF).
+    connector_hidden_size (`int`, *optional*, defaults to 2048):
+        Inner width of the linear and the cross-attention connector.
+    connector_num_attention_heads (`int`, *optional*, defaults to 8):
+        Attention heads of the cross-attention connector.
+    transcription_prompt_ids (`list[int]`, *optional*):
+        Prompt that `generate` uses for audio without `input_ids`; holds `audio_token_id` once.
+
+    Example:
+
+    ```python
+    >>> from configuration_salmonn import SalmonnConfig
+    >>> from modeling_salmonn import SalmonnForConditionalGeneration
+
+    >>> configuration = SalmonnConfig(text_config={"model_type": "qwen2", "vocab_size": 151936}, audio_token_id=151666)
+    >>> model = SalmonnForConditionalGeneration(configuration)
+    ```"""
+
+    model_type = "salmonn"
+    sub_configs_defaults = {
+        "speech_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper", init_kwargs=_WHISPER_LARGE_V2),
+        "beats_config": SubConfigSpec(config_class=BeatsConfig, optional=True),
+        "qformer_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="blip_2_qformer", init_kwargs=_QFORMER_DEFAULTS
+        ),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs=_VICUNA_13B),
+    }
+
+    speech_config: dict | PreTrainedConfig | None = None
+    beats_config: dict | PreTrainedConfig | None = field(default_factory=dict)  # `None` means: no BEATs
+    qformer_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    audio_token_id: int = 32000
+    connector_type: str = "qformer"
+    num_query_tokens: int = 1
+    window_seconds: float | int | None = 0.333333
+    stride_seconds: float | int | None = 0.333333
+    pad_last_window: bool = False
+    fixed_length: bool = True
+    segment_position_embeddings: bool = False
+    connector_hidden_size: int = 2048
+    connector_num_attention_heads: int = 8
+    transcription_prompt_ids: list[int] | None = None
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.qformer_config, dict):
+            self.qformer_config = {**_QFORMER_DEFAULTS, **self.qformer_config}
+        super().__post_init__(**kwargs)
+        self.qformer_config.encoder_hidden_size = self.encoder_width
+
+    @property
+    def encoder_width(self) -> int:
+        """Width of the joint stream: Whisper's and BEATs' vectors side by side."""
+        return self.speech_config.d_model + (0 if self.beats_config is None else self.beats_config.hidden_size)
+
+    @property
+    def audio_config(self) -> PreTrainedConfig:
+        """The speech encoder's configuration, under the name that inference engines look for."""
+        return self.speech_config
+
+    @property
+    def window_frames(self) -> int | None:
+        """Encoder frames in a window; `None` if the Q-Former reads whole segments."""
+        return None if self.window_seconds is None else seconds_to_frames(self.window_seconds)
+
+    @property
+    def stride_frames(self) -> int | None:
+        """Encoder frames from the start of a window to the next."""
+        return None if self.window_seconds is None else seconds_to_frames(self.stride_seconds)
+
+    def num_audio_tokens(self, num_frames: int) -> int:
+        """Audio tokens for one segment of `num_frames` encoder frames."""
+        windows = count_windows(num_frames, self.window_frames, self.stride_frames, self.pad_last_window)
+        return windows * self.num_query_tokens
+
+    def validate_architecture(self):
+        """Part of `@strict`: checks that span several fields."""
+        if self.connector_type not in CONNECTOR_TYPES:
+            raise ValueError(f"`connector_type` must be one of {CONNECTOR_TYPES}, got {self.connector_type!r}.")
+        if self.num_query_tokens < 1:
+            raise ValueError(f"`num_query_tokens` must be at least 1, got {self.num_query_tokens}.")
+        if self.connector_type != "qformer" and (self.num_query_tokens != 1 or self.window_seconds is None):
+            raise ValueError(
+                f"the {self.connector_type} connector writes one token for each window: it needs `num_query_tokens=1` "
+                f"and `window_seconds`, got {self.num_query_tokens} and {self.window_seconds}."
+            )
+        if self.window_seconds is not None:
+            if self.stride_seconds is None:
+                raise ValueError("`stride_seconds` must be given with `window_seconds`, got None.")
+            frames = self.speech_config.max_source_positions
+            if not 1 <= self.window_frames <= frames or not 1 <= self.stride_frames:
+                raise ValueError(
+                    f"`window_seconds` must be between one and {frames} frames of {1 / FRAMES_PER_SECOND} s and "
+                    f"`stride_seconds` at least one, got {self.window_seconds} s ({self.window_frames} frames) and "
+                    f"{self.stride_seconds} s ({self.stride_frames} frames)."
+                )
+        if not 0 <= self.audio_token_id < self.text_config.vocab_size:
+            raise ValueError(
+                f"`audio_token_id` must be an id of the LLM's vocabulary of {self.text_config.vocab_size}, "
+                f"got {self.audio_token_id}."
+            )
+        prompt = self.transcription_prompt_ids
+        if prompt is not None and prompt.count(self.audio_token_id) != 1:
+            raise ValueError(
+                f"`transcription_prompt_ids` must hold `audio_token_id` ({self.audio_token_id}) exactly once, "
+                f"got {prompt.count(self.audio_token_id)} times."
+            )
+
+
+SalmonnConfig.register_for_auto_class()
+# A copy that travels in a checkpoint must not register itself: it would then run for every other checkpoint too.
+if not __package__:
+    AutoConfig.register("salmonn", SalmonnConfig, exist_ok=True)
+
+__all__ = ["SalmonnConfig"]
