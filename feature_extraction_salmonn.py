@@ -19,7 +19,7 @@ import torch
 from transformers import AutoFeatureExtractor, WhisperFeatureExtractor
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.utils import TensorType, logging
+from transformers.utils import TensorType
 
 
 try:
@@ -28,9 +28,6 @@ try:
 except ImportError:
     from configuration_salmonn import SalmonnConfig
     from feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
-
-
-logger = logging.get_logger(__name__)
 
 
 class SalmonnFeatureExtractor(SequenceFeatureExtractor):
@@ -133,7 +130,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
                 Mono clips of shape `(samples,)`, floating point, in [-1, 1).
             sampling_rate (`int`, *optional*):
-                The sampling rate of `raw_speech`. It is strongly recommended to pass it, to be told of a wrong one.
+                The sampling rate of `raw_speech`. Needed: at another rate features would be wrong without any error.
             return_attention_mask (`bool`, *optional*):
                 Whether to return `input_features_mask` as `attention_mask` too, for the ASR pipeline, which forwards a
                 mask of that name only.
@@ -148,18 +145,13 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             and n where those of the n-th segment of a clip are real. The segments of all clips follow each other.
 
         Raises:
-            ValueError: on a wrong `sampling_rate`, an empty clip, several channels, or NaN and inf.
+            ValueError: on a wrong or missing `sampling_rate`, an empty clip, several channels, or NaN and inf.
             TypeError: on samples that are not floating-point numbers.
         """
-        if sampling_rate is None:
-            logger.warning(
-                f"`{self.__class__.__name__}` was called without `sampling_rate`. Pass it: audio at another rate than "
-                f"{self.sampling_rate} Hz gives wrong features without any error."
-            )
-        elif sampling_rate != self.sampling_rate:
+        if sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"`sampling_rate` must be {self.sampling_rate}, the rate {self.__class__.__name__} works at, got "
-                f"{sampling_rate}. Resample `raw_speech` first."
+                f"{sampling_rate}. Resample `raw_speech` first, and say at which rate it is."
             )
         segments, lengths, numbers = self._split(validate_waveforms("raw_speech", raw_speech))
 

@@ -17,7 +17,6 @@ SALMONN: Whisper and BEATs hear a clip, a connector turns windows of their joint
 LLM, with LoRA on its attention, answers (arXiv 2310.13289 and 2309.13963).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +32,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     ModelOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 from transformers.processing_utils import Unpack
 from transformers.utils import (
@@ -50,10 +49,12 @@ from transformers.utils.output_capturing import capture_outputs
 try:
     from .adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
     from .configuration_salmonn import SalmonnConfig, count_windows
+    from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from .modeling_beats import BeatsModel
 except ImportError:
     from adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
     from configuration_salmonn import SalmonnConfig, count_windows
+    from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from modeling_beats import BeatsModel
 
 
@@ -86,7 +87,7 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
         Mean cross entropy of the next token over all labels that are not -100.
     logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
-        Scores of the next token. The audio placeholder, an input only, has the lowest score there is.
+        Scores of the next token, the lowest there is for the audio placeholder.
     past_key_values (`Cache`, *optional*, returned when `use_cache=True` is passed or when `config.use_cache=True`):
         Keys and values of the LLM, to speed up generation.
     audio_hidden_states (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
@@ -99,25 +100,6 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     hidden_states: tuple[torch.Tensor] | None = None
     attentions: tuple[torch.Tensor] | None = None
     audio_hidden_states: torch.Tensor | None = None
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of `query` over `key` and `value`, all of shape `(batch, heads, length, head_dim)`."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 class SalmonnSpeechEncoder(WhisperEncoder):
@@ -153,108 +135,6 @@ class SalmonnSpeechEncoder(WhisperEncoder):
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
 
 
-class SalmonnQFormerConnector(FingerprintedModule):
-    """Q-Former: `num_query_tokens` learned queries cross-attend to each window (2310.13289, section 3.1)."""
-
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
-        hidden_size = config.qformer_config.hidden_size
-        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, hidden_size))
-        self.qformer = AutoModel.from_config(config.qformer_config)
-        self.projection = nn.Linear(hidden_size, config.text_config.hidden_size)
-
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`windows`: `(num_windows, window, width)` -> `(num_windows, num_query_tokens, text_hidden_size)`."""
-        windows = windows.to(self.query_tokens.dtype)
-        hidden_states = self.qformer(
-            query_embeds=self.query_tokens.expand(windows.shape[0], -1, -1),
-            encoder_hidden_states=windows,
-            encoder_attention_mask=attention_mask,
-        ).last_hidden_state
-        return self.projection(hidden_states)
-
-
-class SalmonnLinearConnector(FingerprintedModule):
-    """The frames of a window stacked, then two linear layers with a ReLU between (2309.13963, section 2.2)."""
-
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
-        self.linear_1 = nn.Linear(config.window_frames * config.encoder_width, config.connector_hidden_size)
-        self.linear_2 = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
-
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`windows`: `(num_windows, window, width)` -> `(num_windows, 1, text_hidden_size)`."""
-        stacked = windows.flatten(1).to(self.linear_1.weight.dtype)
-        return self.linear_2(nn.functional.relu(self.linear_1(stacked))).unsqueeze(1)
-
-
-class SalmonnCrossAttention(nn.Module):
-    """Multi-head attention from audio tokens to the rows of the LLM's embedding table."""
-
-    def __init__(self, config: SalmonnConfig):
-        super().__init__()
-        self.config = config
-        hidden_size = config.text_config.hidden_size
-        self.head_dim = hidden_size // config.connector_num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.o_proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
-        """`hidden_states`: `(tokens, text_hidden_size)`; `text_embeddings`: `(vocab_size, text_hidden_size)`."""
-        # every token looks at the same table, so all of them are queries of one batch item: (1, heads, length, head_dim)
-        query = self.q_proj(hidden_states).view(1, hidden_states.shape[0], -1, self.head_dim).transpose(1, 2)
-        key = self.k_proj(text_embeddings).view(1, text_embeddings.shape[0], -1, self.head_dim).transpose(1, 2)
-        value = self.v_proj(text_embeddings).view(1, text_embeddings.shape[0], -1, self.head_dim).transpose(1, 2)
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attention_output, _ = attention_interface(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
-        return self.o_proj(attention_output.reshape(hidden_states.shape))
-
-
-class SalmonnCrossAttentionConnector(FingerprintedModule):
-    """A strided convolution, then attention over the LLM's own embedding table (2309.13963, section 2.2)."""
-
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
-        # a convolution over whole windows is a linear layer over the stacked frames
-        self.convolution = nn.Linear(config.window_frames * config.encoder_width, config.connector_hidden_size)
-        self.projection = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
-        self.attention = SalmonnCrossAttention(config)
-
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`windows`: `(num_windows, window, width)` -> `(num_windows, 1, text_hidden_size)`."""
-        dtype = self.projection.weight.dtype
-        hidden_states = self.projection(self.convolution(windows.flatten(1).to(dtype)))
-        return self.attention(hidden_states, text_embeddings.to(dtype)).unsqueeze(1)
-
-
-CONNECTORS = {
-    "qformer": SalmonnQFormerConnector,
-    "linear": SalmonnLinearConnector,
-    "cross_attention": SalmonnCrossAttentionConnector,
-}
-
-
 @auto_docstring(
     custom_intro="""
     An abstract class to handle weights initialisation and a simple interface for loading SALMONN models.
@@ -266,7 +146,6 @@ class SalmonnPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"  # for callers that carry one tensor, such as the ASR pipeline
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["WhisperEncoderLayer", "BeatsEncoderLayer", "Blip2QFormerLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = False  # BEATs adds a position bias to its scores, and `blip_2_qformer` has none either
     _supports_sdpa = True
@@ -305,7 +184,8 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         # CODEPATH: speech-only models (2309.13963) have no BEATs
         self.beats = None if config.beats_config is None else BeatsModel(config.beats_config)
         self.beats_layer_norm = None if self.beats is None else nn.LayerNorm(config.beats_config.hidden_size)
-        self.language_model = AutoModel.from_config(config.text_config)
+        # one dtype for the whole model, whatever the LLM's own configuration says of its files
+        self.language_model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
         self.connector = CONNECTORS[config.connector_type](config, len(self._base_parameters()))
         self._register_fingerprint_hooks()
         self.post_init()
@@ -321,27 +201,20 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         """
         mel_bins = self.config.speech_config.num_mel_bins
         mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
-        num_frames = mel.shape[-1] // 2
-        is_real = None if input_features_mask is None else input_features_mask != 0
+        is_real = self._find_real_frames(input_features, input_features_mask)
 
-        # CODEPATH: models trained on the real length of their clips
         lengths = speech_mask = None
+        # CODEPATH: models trained on the real length of their clips
         if not self.config.fixed_length:
-            if is_real is None:
-                is_real = self._find_real_frames(fbank)
-            # clips are padded to whole encoder frames, and n of those have 2n - 2 filter bank frames
-            lengths = is_real.sum(-1) // 2 + 1
-            speech_mask = torch.arange(num_frames, device=mel.device) < lengths[:, None]
+            lengths = self._count_frames(is_real)
+            speech_mask = torch.arange(mel.shape[-1] // 2, device=mel.device) < lengths[:, None]
 
         speech_output = self.speech_encoder(
             mel.to(self.speech_encoder.conv1.weight.dtype), attention_mask=speech_mask, return_dict=True, **kwargs
         )
-        hidden_states = self.speech_layer_norm(
-            speech_output.last_hidden_state.to(self.speech_layer_norm.weight.dtype)
-        )
+        hidden_states = self.speech_layer_norm(speech_output.last_hidden_state.to(self.speech_layer_norm.weight.dtype))
         if self.beats is not None:
-            is_real = self._find_real_frames(fbank) if is_real is None else is_real
-            beats_states = self._encode_beats(fbank, is_real, num_frames)
+            beats_states = self._encode_beats(fbank, is_real, hidden_states.shape[1])
             hidden_states = torch.cat([hidden_states, beats_states.to(hidden_states.dtype)], dim=-1)
 
         # CODEPATH: Seg-QF (2309.13963, section 2.3) tells the connector which part of a long clip it reads
@@ -351,13 +224,23 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             hidden_states = hidden_states * speech_mask[..., None]
         return speech_output, hidden_states, lengths
 
-    @staticmethod
-    def _find_real_frames(fbank: torch.Tensor) -> torch.Tensor:
-        """Padding is exactly 0 in every bin, which no filter bank frame is: `(segments, frames)` of bool."""
-        # CODEPATH: speech-only models carry no filter banks to tell padding by
-        if fbank.shape[-1] == 0:
-            return torch.ones(fbank.shape[0], fbank.shape[1] - 2, dtype=torch.bool, device=fbank.device)
-        return (fbank != 0).any(-1)
+    def _find_real_frames(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
+    ) -> torch.BoolTensor:
+        """Which filter bank frames are real, `(segments, frames)`. Without a mask, padding is what is 0 in every bin."""
+        if input_features_mask is not None:
+            return input_features_mask != 0
+        fbank = input_features[:, self.config.speech_config.num_mel_bins :]
+        if self.beats is None:  # no filter banks to tell padding by; a whole segment has two frames less than columns
+            return torch.arange(input_features.shape[2], device=fbank.device).expand(len(fbank), -1) >= 2
+        return (fbank != 0).any(1)
+
+    def _count_frames(self, is_real: torch.BoolTensor) -> torch.LongTensor:
+        """Encoder frames of each segment, `(segments,)`: n frames of 20 ms hold 2n - 2 filter bank frames."""
+        # CODEPATH: the released models, for which every segment is whole
+        if self.config.fixed_length:
+            return torch.full_like(is_real[:, 0], is_real.shape[1] // 2, dtype=torch.long)
+        return is_real.sum(-1) // 2 + 1
 
     def _encode_beats(self, fbank: torch.Tensor, is_real: torch.Tensor, num_frames: int) -> torch.Tensor:
         """`fbank`: `(segments, 2 * num_frames, bins)` -> `(segments, num_frames, d_beats)`, zero where padded."""
@@ -453,9 +336,11 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
                 f"log-mel and {rows - speech_config.num_mel_bins} of filter banks, got {tuple(input_features.shape)}."
             )
         found = input_features.shape[2]
-        if found != frames and (self.config.fixed_length or found % 2 or not 0 < found < frames):
-            expected = f"{frames}" if self.config.fixed_length else f"an even number of at most {frames}"
-            raise ValueError(f"`input_features` must have {expected} frames, got {found}.")
+        # CODEPATH: the released models, for which every segment is whole
+        if self.config.fixed_length and found != frames:
+            raise ValueError(f"`input_features` must have {frames} frames, got {found}.")
+        if found % 2 or not 0 < found <= frames:
+            raise ValueError(f"`input_features` must have an even number of at most {frames} frames, got {found}.")
         if input_features_mask is not None and input_features_mask.shape != (input_features.shape[0], found):
             raise ValueError(
                 f"`input_features_mask` must have shape (segments, frames) = {(input_features.shape[0], found)} to go "
@@ -468,7 +353,7 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         """Where audio goes in the prompt, `(batch_size, sequence_length)`: by id, or by embedding without ids."""
         if input_ids is not None and input_ids.numel() > 0:
             return input_ids == self.config.audio_token_id
-        audio_token = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
+        audio_token = torch.full((), self.config.audio_token_id, dtype=torch.long, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(audio_token)).all(-1)
 
     def get_placeholder_mask(
@@ -557,10 +442,19 @@ class SalmonnForConditionalGeneration(SalmonnAdapterMixin, SalmonnPreTrainedMode
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    @auto_docstring(custom_intro="Encodes clips to embeddings for the LLM, see [`SalmonnModel.get_audio_features`].")
     def get_audio_features(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None, **kwargs
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        """See [`SalmonnModel.get_audio_features`]."""
+        r"""
+        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`):
+            Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
+        input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
+            Which filter bank frames are real: 0 for padding, and n for the frames of the n-th segment of a clip.
+        """
         return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
 
     @can_return_tuple
@@ -617,8 +511,10 @@ class SalmonnForConditionalGeneration(SalmonnAdapterMixin, SalmonnPreTrainedMode
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        # The placeholder is an input only. Without its score, probabilities are those of the LLM's own vocabulary.
-        logits[..., self.config.audio_token_id :][..., :1] = torch.finfo(logits.dtype).min
+        # The placeholder, an input only, has a row of zeros in the head of a converted model. Its score is then not 0 but
+        # the lowest, so that all probability is the LLM's own vocabulary's.
+        placeholder = logits[..., self.config.audio_token_id :][..., :1]
+        placeholder.masked_fill_(placeholder == 0, torch.finfo(logits.dtype).min)
 
         loss = None
         if labels is not None:
@@ -679,9 +575,7 @@ class SalmonnForConditionalGeneration(SalmonnAdapterMixin, SalmonnPreTrainedMode
             if audio_embeds is not None:
                 raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
             # encoded here, once: beams and samples of a prompt then share its audio
-            audio_embeds = self.get_audio_features(
-                input_features, input_features_mask, return_dict=True
-            ).pooler_output
+            audio_embeds = self.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
 
         with self._scale_lora(lora_scale):
             outputs = super().generate(
@@ -716,26 +610,23 @@ class SalmonnForConditionalGeneration(SalmonnAdapterMixin, SalmonnPreTrainedMode
 
     def _count_audio_tokens(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> list[int]:
         """Audio tokens of each clip, whose segments `input_features_mask` numbers from 1."""
-        segments, _, num_frames = input_features.shape
-        if input_features_mask is None:
-            numbers, real_frames = [1] * segments, [num_frames - 2] * segments
-        else:
-            if len(input_features_mask) != segments:
-                raise ValueError(
-                    f"`input_features_mask` numbers {len(input_features_mask)} segments but `input_features` holds "
-                    f"{segments}. A pipeline that batches clips keeps one segment of each: set `batch_size=1` or "
-                    "`chunk_length_s=30` for clips of more than 30 s."
-                )
+        numbers = [1] * len(input_features)
+        if input_features_mask is not None:
             numbers = input_features_mask.amax(-1).tolist()
-            real_frames = (input_features_mask != 0).sum(-1).tolist()
+            if len(numbers) != len(input_features):
+                raise ValueError(
+                    f"`input_features_mask` numbers {len(numbers)} segments but `input_features` holds "
+                    f"{len(input_features)}. A pipeline that batches clips keeps one segment of each: set "
+                    "`batch_size=1` or `chunk_length_s=30` for clips of more than 30 s."
+                )
+        num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
 
         counts = []
-        for i, (number, frames) in enumerate(zip(numbers, real_frames)):
+        for i, (number, frames) in enumerate(zip(numbers, num_frames.tolist())):
             if number == 1:
                 counts.append(0)
             elif i == 0 or number != numbers[i - 1] + 1:
                 raise ValueError(f"`input_features_mask` must number the segments of a clip 1, 2, ..., got {numbers}.")
-            frames = num_frames // 2 if self.config.fixed_length else frames // 2 + 1
             counts[-1] += self.config.num_audio_tokens(frames)
         return counts
 

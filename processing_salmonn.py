@@ -303,7 +303,9 @@ class SalmonnProcessor(ProcessorMixin):
         clips = list(make_list_of_audio_chat_template(audio))
         prompts = [prompt] * len(clips) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(clips):
-            raise ValueError(f"`prompt` must hold one prompt for each clip, got {len(prompts)} for {len(clips)} clips.")
+            raise ValueError(
+                f"`prompt` must hold one prompt for each clip, got {len(prompts)} for {len(clips)} clips."
+            )
         conversations = []
         for clip, question in zip(clips, prompts):
             if question is not None and not isinstance(question, str):
