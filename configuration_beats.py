@@ -1,0 +1,151 @@
+# Copyright 2026 The SALMONN for Transformers authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Configuration of BEATs ("BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv 2212.09058)."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+from transformers.utils import auto_docstring
+
+
+@auto_docstring(
+    custom_intro="""
+    This is the configuration class to store the configuration of a [`BeatsModel`] or a
+    [`BeatsForAudioClassification`]. The defaults are those of the self-supervised BEATs_iter3+ (AS2M) encoder of
+    [BEATs: Audio Pre-Training with Acoustic Tokenizers](https://huggingface.co/papers/2212.09058).
+    """
+)
+@strict
+class BeatsConfig(PreTrainedConfig):
+    r"""
+    feat_proj_dropout (`float`, *optional*, defaults to 0.1):
+        The dropout probability of the projected patches, before the positional convolution.
+    patch_embed_dim (`int`, *optional*, defaults to 512):
+        Width of a patch embedding. Where it equals `hidden_size` the patches are not projected, as in the released
+        code.
+    conv_bias (`bool`, *optional*, defaults to `False`):
+        Whether the patch convolution has a bias.
+    num_conv_pos_embeddings (`int`, *optional*, defaults to 128):
+        Kernel size of the convolution over the tokens that encodes their absolute position.
+    num_conv_pos_embedding_groups (`int`, *optional*, defaults to 16):
+        Number of groups of that convolution.
+    num_buckets (`int`, *optional*, defaults to 320):
+        Number of buckets of the relative position bias, half of them for each direction.
+    max_bucket_distance (`int`, *optional*, defaults to 800):
+        Distance in tokens from which on all relative positions share the last bucket.
+    deep_norm (`bool`, *optional*, defaults to `True`):
+        Whether residuals are scaled by `(2 * num_hidden_layers) ** 0.25` before each layer norm (DeepNorm, which every
+        released BEATs uses) or left as they are.
+    problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
+        One of `"multi_label_classification"` (several sound events in one clip), `"single_label_classification"` and
+        `"regression"`. `None` infers it from the labels.
+
+    Example:
+
+    ```python
+    >>> from configuration_beats import BeatsConfig
+    >>> from modeling_beats import BeatsModel
+
+    >>> configuration = BeatsConfig()
+    >>> model = BeatsModel(configuration)  # random weights
+    >>> configuration = model.config
+    ```"""
+
+    model_type = "beats"
+
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    patch_embed_dim: int = 512
+    conv_bias: bool = False
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    activation_dropout: float | int = 0.0
+    feat_proj_dropout: float | int = 0.1
+    classifier_dropout: float | int = 0.0
+    layerdrop: float | int = 0.05
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    num_buckets: int = 320
+    max_bucket_distance: int = 800
+    deep_norm: bool = True
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = (
+        "multi_label_classification"
+    )
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.validate_architecture()  # `@strict` does so too, but raises an error of its own kind
+
+    @property
+    def num_patch_bands(self) -> int:
+        """Number of patches in one column of the patch grid, that is, of tokens for `patch_size` frames."""
+        return self.num_mel_bins // self.patch_size
+
+    def validate_architecture(self):
+        """Check the sizes against each other. Raises `ValueError` with both values."""
+        for name in ("num_mel_bins", "patch_size", "patch_embed_dim", "hidden_size", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.num_mel_bins % self.patch_size != 0:
+            raise ValueError(
+                f"`num_mel_bins` ({self.num_mel_bins}) must be a multiple of `patch_size` ({self.patch_size})."
+            )
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+        if self.num_conv_pos_embeddings < 1 or self.num_conv_pos_embedding_groups < 1:
+            raise ValueError(
+                f"`num_conv_pos_embeddings` ({self.num_conv_pos_embeddings}) and `num_conv_pos_embedding_groups` "
+                f"({self.num_conv_pos_embedding_groups}) must be at least 1."
+            )
+        if self.hidden_size % self.num_conv_pos_embedding_groups != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_conv_pos_embedding_groups` "
+                f"({self.num_conv_pos_embedding_groups})."
+            )
+        if self.num_buckets < 4 or self.num_buckets % 2 != 0:
+            raise ValueError(
+                f"`num_buckets` must be even and at least 4, one half for each direction, got {self.num_buckets}."
+            )
+        if self.max_bucket_distance <= self.num_buckets // 4:
+            raise ValueError(
+                f"`max_bucket_distance` ({self.max_bucket_distance}) must exceed the distances that have a bucket of "
+                f"their own, `num_buckets // 4` ({self.num_buckets // 4})."
+            )
+
+
+# The audio classification pipeline accepts the class names in this table only, and registering with the auto class
+# does not add to it. It is filled here because this file is the first one that loads, as a module and as remote code.
+MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.setdefault("beats", "BeatsForAudioClassification")
+
+BeatsConfig.register_for_auto_class()
+# Code that arrives with a checkpoint has a package; it must not answer for other checkpoints of this model type.
+if not __package__:
+    AutoConfig.register("beats", BeatsConfig, exist_ok=True)
+
+
+__all__ = ["BeatsConfig"]

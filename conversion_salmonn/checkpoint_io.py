@@ -1,0 +1,295 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Reading checkpoints tensor by tensor and writing folders in one step.
+
+    with output_folder("OUT") as folder: ...      OUT appears complete, or not at all
+    read_pickle("BEATs.pt")                       weights only, memory-mapped
+    with_weights = TensorFolder("whisper/")       names and shapes now, tensors when asked for
+"""
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from tqdm.auto import tqdm
+
+
+logger = logging.getLogger(__name__)
+
+# The files in which Transformers keeps weights, in the order in which they are preferred.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# What `torch.load` raises for files that are cut short or are something else.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
+
+# How many names an error message lists before it says how many more there are.
+MAX_NAMES = 8
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Output
+
+
+@contextlib.contextmanager
+def output_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
+    """
+    A new folder that appears at `path` complete or not at all.
+
+    Work goes into a hidden folder beside `path`, which takes its place when the block ends. If the block raises, or is
+    interrupted, that folder is removed and whatever stood at `path` before is untouched.
+
+    Raises `ValueError` if `path` is a file, or a folder with something in it and `overwrite` is not given.
+    """
+    target = Path(path).expanduser().absolute()
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"`output` must be a folder, got the file {target}")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise ValueError(f"`output` {target} exists and is not empty: choose another folder, or overwrite it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, not in the system's temporary folder: a rename must not cross file systems.
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ValueError(f"`output` {target} cannot be created: {error}") from error
+    try:
+        yield work
+        # `mkdtemp` keeps others out, and so do some writers of weights; what is finished is as readable as other files.
+        mask = _umask()
+        for written in (work, *work.rglob("*")):
+            written.chmod((0o777 if written.is_dir() else 0o666) & ~mask)
+        _put_in_place(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    """Renames `work` to `target`; a folder that stood there is kept until the new one is in its place."""
+    if not target.exists():
+        os.replace(work, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    os.replace(target, old)
+    try:
+        os.replace(work, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Input
+
+
+def read_pickle(path: str | os.PathLike) -> Any:
+    """
+    What `torch.save` wrote to `path`, with tensors memory-mapped where the file's format allows it.
+
+    Only tensors and plain containers are unpickled (`weights_only=True`), so that a hostile file cannot run code.
+    Raises `ValueError` naming the file if it is missing, truncated, not a checkpoint, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint file {path} does not exist")
+    try:
+        # Files of before torch 1.6 are plain pickles and cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UNREADABLE as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"checkpoint file {path} cannot be read: it is truncated, no PyTorch checkpoint, or holds more than weights "
+            f"({reason})"
+        ) from error
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in `path`. Raises `ValueError` naming the file if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+class TensorFolder(Mapping):
+    """
+    The weights in a folder of Transformers (or in one weight file) as a mapping from names to tensors.
+
+    Names are known at once; a tensor is read when it is asked for, from memory-mapped files, so that a model larger
+    than the memory can be converted. Understands `model.safetensors`, `pytorch_model.bin` and the sharded forms.
+
+    Raises `ValueError` naming the folder or file if weights are missing or unreadable.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._opened: dict[Path, Any] = {}
+        if self.path.is_dir():
+            self._file_of = self._scan_folder()
+        elif self.path.is_file():
+            self._file_of = dict.fromkeys(self._open(self.path), self.path)
+        else:
+            raise ValueError(f"weights {self.path} do not exist: expected a folder or a weight file")
+
+    def _scan_folder(self) -> dict[str, Path]:
+        found = next((self.path / name for name in WEIGHT_FILES if (self.path / name).is_file()), None)
+        if found is None:
+            raise ValueError(f"folder {self.path} has no weights: expected one of {', '.join(WEIGHT_FILES)}")
+        if found.suffix != ".json":
+            return dict.fromkeys(self._open(found), found)
+        weight_map = read_json(found).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"{found} has no `weight_map`")
+        for shard in sorted(set(weight_map.values())):
+            if not (self.path / shard).is_file():
+                raise ValueError(f"weight file {self.path / shard} is missing, though {found.name} names it")
+        return {name: self.path / shard for name, shard in weight_map.items()}
+
+    def _open(self, file: Path) -> Any:
+        """The opened safetensors file, or the mapping that a pickle holds. Both stay open, neither is in memory."""
+        if file not in self._opened:
+            if file.suffix == ".safetensors":
+                try:
+                    self._opened[file] = _SafetensorsFile(file)
+                except (SafetensorError, OSError) as error:
+                    raise ValueError(f"weight file {file} cannot be read, it may be truncated ({error})") from error
+            else:
+                content = read_pickle(file)
+                if not isinstance(content, Mapping):
+                    raise ValueError(f"weight file {file} should hold named tensors, got {type(content).__name__}")
+                self._opened[file] = content
+        return self._opened[file]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        file = self._file_of[name]
+        try:
+            return self._open(file)[name]
+        except (KeyError, SafetensorError) as error:
+            raise ValueError(f"weight file {file} holds no readable tensor {name}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file_of
+
+
+class _SafetensorsFile(Mapping):
+    """The tensors of one safetensors file, read when asked for."""
+
+    def __init__(self, file: Path):
+        self._file = safe_open(file, framework="pt")
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def find_folder(source: str | os.PathLike, argument: str) -> Path:
+    """
+    The folder that `source` means: a local folder, or else a repository of the Hub, downloaded.
+
+    `argument` is the name under which the user gave `source`. Raises `ValueError` if it is neither.
+    """
+    local = Path(source).expanduser()
+    if local.is_dir():
+        return local
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+        raise ValueError(f"`{argument}` must be a folder or the id of a repository on the Hub, got {source!r}")
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        folder = Path(snapshot_download(str(source), allow_patterns=[*wanted, "model*.safetensors"]))
+        if not any((folder / name).is_file() for name in WEIGHT_FILES[:2]):
+            folder = Path(snapshot_download(str(source), allow_patterns=[*wanted, "pytorch_model*.bin"]))
+    except Exception as error:  # every kind of network and repository error means the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"`{argument}` {source!r} is no local folder and cannot be loaded from the Hub ({reason})"
+        ) from error
+    return folder
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# From source to model
+
+
+def list_names(names: Iterable[str]) -> str:
+    """At most `MAX_NAMES` of `names` for an error message, sorted, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def check_all_used(names: Iterable[str], used: Iterable[str], leftovers: Iterable[str], source: str) -> None:
+    """
+    Every name of a source is either used or matches one of the patterns `leftovers` of tensors known to be of no use.
+
+    Raises `ValueError` naming the tensors for which neither holds: a weight silently dropped is a wrong model.
+    """
+    patterns = [re.compile(pattern) for pattern in leftovers]
+    unknown = [name for name in set(names) - set(used) if not any(pattern.search(name) for pattern in patterns)]
+    if unknown:
+        raise ValueError(f"{source} holds tensors that this model has no place for: {list_names(unknown)}")
+
+
+def check_fits(state: Mapping[str, torch.Tensor], module: nn.Module, source: str, allow_missing: str = r"$^") -> None:
+    """
+    `state` has a tensor of the right shape for each parameter and persistent buffer of `module`, and no other.
+
+    Names matching the pattern `allow_missing` may be absent. Raises `ValueError` naming what differs.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in state and not re.search(allow_missing, name)]
+    if missing:
+        raise ValueError(f"{source} lacks these tensors: {list_names(missing)}")
+    check_all_used(state, expected, (), source)
+    wrong = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+        for name, tensor in state.items()
+        if tensor.shape != expected[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{source} holds tensors of other sizes than its configuration says: {list_names(wrong)}")
+
+
+def collect(source: Mapping[str, torch.Tensor], new_names: Mapping[str, str], title: str) -> dict[str, torch.Tensor]:
+    """The tensors of `source` under `new_names` (old to new), with a progress bar when there are many."""
+    items = tqdm(new_names.items(), desc=title, unit="tensor", disable=len(new_names) < 64 or None, leave=False)
+    return {new: source[old] for old, new in items}
