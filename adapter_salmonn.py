@@ -17,9 +17,11 @@ The trained part of a SALMONN as a PEFT adapter: what it holds, which base model
 and how it is saved beside that base model or merged into it.
 """
 
+import os
 from contextlib import nullcontext
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 
@@ -113,7 +115,7 @@ class BaseFingerprintMixin:
 
 
 class SalmonnAdapterMixin:
-    """For the full model: LoRA through PEFT."""
+    """For SALMONN models with and without a head: LoRA through PEFT."""
 
     def lora_config(
         self,
@@ -130,7 +132,7 @@ class SalmonnAdapterMixin:
         """
         from peft import LoraConfig
 
-        trained = [name for name in TRAINED_MODULES if getattr(self.model, name) is not None]
+        trained = [name for name in TRAINED_MODULES if getattr(self.base_model, name) is not None]
         return LoraConfig(
             r=r,
             lora_alpha=lora_alpha,
@@ -142,12 +144,17 @@ class SalmonnAdapterMixin:
 
     def load_adapter(self, peft_model_id=None, adapter_name=None, *args, **kwargs):
         """Loads an adapter and raises a `ValueError` if it belongs to other base weights. See `PeftAdapterMixin`."""
+        base_conversions = getattr(self, "_weight_conversions", None)
         loading_info = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
+        self._weight_conversions = base_conversions  # not the adapter's, by which the base would be saved
         try:
-            for module in self.model._fingerprinted_modules():
-                self.model.check_base_fingerprint(module.base_fingerprint)
+            for module in self.base_model._fingerprinted_modules():
+                self.base_model.check_base_fingerprint(module.base_fingerprint)
         except ValueError:
-            self.delete_adapter(adapter_name or "default")
+            if len(self.peft_config) > 1:
+                self.delete_adapter(adapter_name or "default")
+            else:
+                self._unload_adapters()
             raise
         return loading_info
 
@@ -169,32 +176,48 @@ class SalmonnAdapterMixin:
                 raise ValueError("`adapter_only=True` needs a model with an adapter, got one without.")
             return super().save_pretrained(save_directory, *args, **kwargs)
 
-        super().save_pretrained(save_directory, *args, **kwargs)
+        state_dict = kwargs.pop("state_dict", None) or self.state_dict()
+        if kwargs.get("is_main_process", True):
+            self._save_adapter(save_directory, state_dict)
         if adapter_only:
             return None
-        state_dict = kwargs.pop("state_dict", None) or self.state_dict()
-        self._hf_peft_config_loaded = False  # or else Transformers saves the adapter only
+        self._hf_peft_config_loaded = False  # or else Transformers saves the adapter again, and nothing else
         try:
             return super().save_pretrained(save_directory, *args, state_dict=_base_state_dict(state_dict), **kwargs)
         finally:
             self._hf_peft_config_loaded = True
 
+    def _save_adapter(self, save_directory, state_dict: dict[str, torch.Tensor]):
+        """Writes the active adapter as PEFT does."""
+        os.makedirs(save_directory, exist_ok=True)
+        adapter_name = self.active_adapters()[0]
+        tensors = self.get_adapter_state_dict(adapter_name, state_dict)
+        tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, os.path.join(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
+        self.peft_config[adapter_name].save_pretrained(save_directory)
+
     def merge_and_unload(self):
         """Merges LoRA into the LLM's weights, for deployment, and makes the trained modules the model's own."""
+        if not self._hf_peft_config_loaded:
+            raise ValueError("`merge_and_unload` needs a model with an adapter, got one without.")
+        self._unload_adapters(merge=True)
+        return self
+
+    def _unload_adapters(self, merge: bool = False):
+        """Puts the base model's own modules back in place of PEFT's, with or without what was trained."""
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils import ModulesToSaveWrapper
 
-        if not self._hf_peft_config_loaded:
-            raise ValueError("`merge_and_unload` needs a model with an adapter, got one without.")
         for name, module in list(self.named_modules()):
             if isinstance(module, BaseTunerLayer):
-                module.merge(safe_merge=True)
+                if merge:
+                    module.merge(safe_merge=True)
                 self.set_submodule(name, module.get_base_layer())
             elif isinstance(module, ModulesToSaveWrapper):
-                self.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
+                trained = module.modules_to_save[module.active_adapters[0]]
+                self.set_submodule(name, trained if merge else module.original_module)
         del self.peft_config
         self._hf_peft_config_loaded = False
-        return self
 
     def _scale_lora(self, lora_scale: float | None):
         """Context in which LoRA acts `lora_scale` times as strongly."""

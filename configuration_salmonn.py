@@ -159,6 +159,7 @@ class SalmonnConfig(PreTrainedConfig):
             self.qformer_config = {**_QFORMER_DEFAULTS, **self.qformer_config}
         super().__post_init__(**kwargs)
         self.qformer_config.encoder_hidden_size = self.encoder_width
+        self.validate_architecture()  # `@strict` does so too, but raises an error of its own kind
 
     @property
     def encoder_width(self) -> int:
@@ -186,7 +187,7 @@ class SalmonnConfig(PreTrainedConfig):
         return windows * self.num_query_tokens
 
     def validate_architecture(self):
-        """Part of `@strict`: checks that span several fields."""
+        """Checks that span several fields, also run on saving. Raises a `ValueError`."""
         if self.connector_type not in CONNECTOR_TYPES:
             raise ValueError(f"`connector_type` must be one of {CONNECTOR_TYPES}, got {self.connector_type!r}.")
         if self.num_query_tokens < 1:
@@ -211,6 +212,18 @@ class SalmonnConfig(PreTrainedConfig):
                 f"`audio_token_id` must be an id of the LLM's vocabulary of {self.text_config.vocab_size}, "
                 f"got {self.audio_token_id}."
             )
+        if self.connector_type == "cross_attention" and self.text_config.hidden_size % self.connector_num_attention_heads:
+            raise ValueError(
+                f"`connector_num_attention_heads` must divide the LLM's width of {self.text_config.hidden_size}, "
+                f"got {self.connector_num_attention_heads}."
+            )
+        # these belong to the head that SALMONN has of its own
+        for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+            if getattr(self.text_config, name, None) not in (None, 1, 1.0):
+                raise ValueError(
+                    f"`text_config` must be of an LLM whose head is a linear layer, got one with {name}="
+                    f"{getattr(self.text_config, name)}."
+                )
         prompt = self.transcription_prompt_ids
         if prompt is not None and prompt.count(self.audio_token_id) != 1:
             raise ValueError(

@@ -132,8 +132,8 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*):
                 The sampling rate of `raw_speech`. Needed: at another rate features would be wrong without any error.
             return_attention_mask (`bool`, *optional*):
-                Whether to return `input_features_mask` as `attention_mask` too, for the ASR pipeline, which forwards a
-                mask of that name only.
+                Whether to call the mask `attention_mask` instead of `input_features_mask`: the ASR pipeline, which asks
+                for it, forwards a mask of that name only.
             return_tensors (`str` or [`~utils.TensorType`], *optional*):
                 `"pt"` for `torch.Tensor`, `"np"` or nothing for `np.ndarray`.
             device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
@@ -174,9 +174,8 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             fbank[~is_real[:, : fbank.shape[1]]] = self.padding_value
             input_features[:, self.feature_size :, : fbank.shape[1]] = fbank.transpose(0, 2, 1)
 
-        data = {"input_features": input_features, "input_features_mask": is_real * np.array(numbers)[:, None]}
-        if return_attention_mask:
-            data["attention_mask"] = data["input_features_mask"]
+        mask_name = "attention_mask" if return_attention_mask else "input_features_mask"
+        data = {"input_features": input_features, mask_name: is_real * np.array(numbers)[:, None]}
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _split(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int], list[int]]:

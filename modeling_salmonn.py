@@ -140,7 +140,7 @@ class SalmonnSpeechEncoder(WhisperEncoder):
     An abstract class to handle weights initialisation and a simple interface for loading SALMONN models.
     """
 )
-class SalmonnPreTrainedModel(PreTrainedModel):
+class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
     config: SalmonnConfig
     base_model_prefix = "model"
     main_input_name = "input_features"  # for callers that carry one tensor, such as the ASR pipeline
@@ -432,7 +432,7 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
     The SALMONN model with a language modeling head: answers questions about speech, sounds and music.
     """
 )
-class SalmonnForConditionalGeneration(SalmonnAdapterMixin, SalmonnPreTrainedModel, GenerationMixin):
+class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
