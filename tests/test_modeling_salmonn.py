@@ -1,0 +1,326 @@
+"""What must hold for every SALMONN: independence of batch, padding and attention; gradients; precision; errors."""
+
+import pytest
+import torch
+from tiny_salmonn import LLMS, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, WhisperConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel, SalmonnSpeechEncoder
+
+
+ATTENTIONS = ["eager", "sdpa"]
+# one clip, two clips, and no audio at all
+CONVERSATIONS = [
+    question(noise(2.3, 1)),
+    question(noise(0.5, 2), noise(6, 3), text="Which one is louder?"),
+    question(text="What is a dog?"),
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request) -> dict:
+    return VARIANTS[request.param]
+
+
+def real_logits(model, inputs) -> list[torch.Tensor]:
+    with torch.no_grad():
+        logits = model(**inputs).logits[..., :600]
+    return [row[mask.bool()] for row, mask in zip(logits, inputs["attention_mask"])]
+
+
+def test_answers_do_not_depend_on_batch_padding_or_attention(variant):
+    config = tiny_config(**variant)
+    processor = tiny_processor(config)
+    batch = ask(processor, *CONVERSATIONS)
+    right = ask(processor, *CONVERSATIONS, padding_side="right")
+    assert not torch.equal(batch["input_ids"], right["input_ids"])
+
+    model = tiny_model(config)
+    alone = [ask(processor, conversation) for conversation in CONVERSATIONS]
+    expected = [real_logits(model, inputs)[0] for inputs in alone]
+    assert all(logits.std() > 0.1 for logits in expected)  # else everything would be equal to everything
+    ids = [model.generate(**x, max_new_tokens=4)[0, x["input_ids"].shape[1] :].tolist() for x in alone]
+    for attention in ATTENTIONS:
+        model.set_attn_implementation(attention)
+        for logits in (real_logits(model, batch), real_logits(model, right)):
+            for row, reference in zip(logits, expected, strict=True):
+                torch.testing.assert_close(row, reference, atol=1e-4, rtol=0)
+        answers = model.generate(**batch, max_new_tokens=4)[:, batch["input_ids"].shape[1] :].tolist()
+        assert [answer[: len(single)] for answer, single in zip(answers, ids)] == ids
+
+
+def test_long_clips_are_read_to_their_end():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    clip = noise(31)
+    features = processor.feature_extractor([clip, clip[:480000], clip[480000:]], sampling_rate=16000)
+    with torch.no_grad():
+        embeddings = model.get_audio_features(torch.tensor(features["input_features"])).pooler_output
+    torch.testing.assert_close(embeddings[: 2 * 88], embeddings[2 * 88 :], atol=1e-5, rtol=0)
+
+
+def test_a_clip_matters(variant):
+    config = tiny_config(**variant)
+    model, processor = tiny_model(config), tiny_processor(config)
+    one, other = (real_logits(model, ask(processor, question(noise(2, seed))))[0][-1] for seed in (1, 2))
+    assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_llms(llm):
+    config = tiny_config(llm)
+    model, processor = tiny_model(config), tiny_processor(config)
+    batch = ask(processor, *CONVERSATIONS)
+    for logits, conversation in zip(real_logits(model, batch), CONVERSATIONS):
+        torch.testing.assert_close(logits, real_logits(model, ask(processor, conversation))[0], atol=1e-4, rtol=0)
+
+
+def test_the_number_of_tokens_is_the_processors(variant):
+    config = tiny_config(**variant)
+    model, processor = tiny_model(config), tiny_processor(config)
+    for seconds in (0.3, 1.01, 30.02):
+        features = processor.feature_extractor(noise(seconds), sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            embeddings = model.get_audio_features(**features).pooler_output
+        assert embeddings.shape == (processor._count_audio_tokens(int(16000 * seconds)), 32)
+
+
+def test_speech_encoder_is_whispers():
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    config = WhisperConfig(d_model=32, encoder_layers=2, encoder_ffn_dim=48, decoder_layers=1, **heads)
+    torch.manual_seed(0)
+    ours, whispers = SalmonnSpeechEncoder(config).eval(), WhisperEncoder(config).eval()
+    whispers.load_state_dict(ours.state_dict())
+    mel = torch.randn(2, 80, 3000)
+    assert torch.equal(ours(mel).last_hidden_state, whispers(mel).last_hidden_state)
+    everything = ours(mel, attention_mask=torch.ones(2, 1500, dtype=torch.bool)).last_hidden_state
+    torch.testing.assert_close(everything, whispers(mel).last_hidden_state, atol=1e-5, rtol=0)
+    positions = WhisperModel(config).encoder.embed_positions.weight  # a fixed sinusoid
+    assert torch.equal(ours.embed_positions.weight, positions)
+
+
+def test_positions_of_a_speech_encoder_that_is_not_in_the_checkpoint(tmp_path):
+    model = tiny_model(tiny_config())
+    positions = SalmonnSpeechEncoder(model.config.speech_config).embed_positions.weight
+    state_dict = {k: v for k, v in model.state_dict().items() if "speech_encoder.embed_positions" not in k}
+    model.save_pretrained(tmp_path, state_dict=state_dict)
+    loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded.model.speech_encoder.embed_positions.weight, positions)
+
+
+def test_segment_positions_tell_the_segments_of_a_clip_apart():
+    config = tiny_config(segment_position_embeddings=True)
+    model, processor = tiny_model(config), tiny_processor(config)
+    clip = torch.from_numpy(noise(30)).repeat(3).numpy()  # three equal segments
+    features = processor.feature_extractor(clip, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        first, second, third = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
+        features["input_features_mask"] = features["input_features_mask"].clamp(max=1)  # as three clips
+        rows = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
+    assert (first - second).abs().max() > 1e-3 and (second - third).abs().max() > 1e-3
+    for row in rows:
+        torch.testing.assert_close(row, first, atol=1e-5, rtol=0)
+    angles = torch.tensor([2.0, 2 * 1e-4])  # the ends of the sinusoid of the third segment
+    stream = torch.zeros(1, 1, config.encoder_width)
+    sinusoid = SalmonnModel._segment_positions(torch.tensor([[3, 3, 0]]), stream)[0, 0]
+    torch.testing.assert_close(sinusoid[[0, 31]], angles.sin())
+    torch.testing.assert_close(sinusoid[[32, 63]], angles.cos())
+
+
+def test_the_mask_may_be_left_out():
+    """Pipelines carry one tensor: padding can be told by it."""
+    for variant in ({}, {"fixed_length": False}):
+        config = tiny_config(**variant)
+        model, processor = tiny_model(config), tiny_processor(config)
+        features = processor.feature_extractor([noise(2), noise(5)], sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            expected = model.get_audio_features(**features).pooler_output
+            actual = model.get_audio_features(features["input_features"]).pooler_output
+        assert torch.equal(actual, expected)
+
+
+def test_audio_embeddings_can_be_reused():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = ask(processor, CONVERSATIONS[1], CONVERSATIONS[2])
+    with torch.no_grad():
+        outputs = model(**inputs)
+        features = {name: inputs.pop(name) for name in ("input_features", "input_features_mask")}
+        embeddings = model.get_audio_features(**features).pooler_output
+        assert torch.equal(embeddings, outputs.audio_hidden_states)
+        assert torch.equal(model(**inputs, audio_embeds=embeddings).logits, outputs.logits)
+    expected = model.generate(**inputs, **features, max_new_tokens=4)
+    assert torch.equal(model.generate(**inputs, audio_embeds=embeddings, max_new_tokens=4), expected)
+
+
+def test_hidden_states_and_attentions():
+    config = tiny_config()
+    model, processor = tiny_model(config, "eager"), tiny_processor(config)
+    features = processor.feature_extractor([noise(1), noise(2)], sampling_rate=16000, return_tensors="pt")
+    outputs = model.get_audio_features(**features, output_hidden_states=True, output_attentions=True)
+    assert outputs.last_hidden_state.shape == (2, 1500, config.encoder_width)
+    assert [state.shape for state in outputs.hidden_states] == [(2, 1500, 32)] * 3
+    assert [attention.shape for attention in outputs.attentions] == [(2, 4, 1500, 1500)] * 2
+    assert isinstance(model.get_audio_features(**features, return_dict=False), tuple)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(variant, dtype):
+    config = tiny_config(**variant)
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = ask(processor, *CONVERSATIONS)
+    expected = torch.cat(real_logits(model, inputs))
+    actual = torch.cat(real_logits(model.to(dtype), inputs))  # the features stay in float32, as servers leave them
+    assert actual.dtype == dtype
+    assert torch.nn.functional.cosine_similarity(actual.float(), expected, dim=-1).min() > 0.98
+
+
+def training_inputs(processor):
+    conversations = [question(noise(2, 1), answer="A dog barks."), question(noise(3, 2), answer="Rain.")]
+    return processor.apply_chat_template(
+        conversations, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"output_labels": True}
+    )
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing(variant, reentrant):
+    config = tiny_config(**variant)
+    for part in (config.beats_config, config.qformer_config):
+        for name in {} if part is None else part.to_dict():
+            if "drop" in name:
+                setattr(part, name, 0.0)
+    inputs = training_inputs(tiny_processor(config))
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(config).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model(**inputs).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_loss_ignores_the_placeholder():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = training_inputs(processor)
+    outputs = model(**inputs)
+    logits, labels = outputs.logits[:, :-1, :600].flatten(0, 1), inputs["labels"][:, 1:].flatten()
+    torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, labels))
+    assert outputs.logits[..., 600].max() == torch.finfo(torch.float32).min
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_dict_and_tuple_outputs_agree():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = ask(processor, CONVERSATIONS[0])
+    with torch.no_grad():
+        assert torch.equal(model(**inputs, return_dict=False)[0], model(**inputs).logits)
+        last = model(**inputs, logits_to_keep=1).logits
+        torch.testing.assert_close(last, model(**inputs).logits[:, -1:], atol=1e-5, rtol=0)
+
+
+def test_auto_classes_and_base_model(tmp_path):
+    config = tiny_config()
+    model = tiny_model(config)
+    model.save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)).__name__ == "SalmonnConfig"
+    whole = AutoModelForMultimodalLM.from_pretrained(tmp_path)
+    base = AutoModel.from_pretrained(tmp_path)
+    assert type(whole) is SalmonnForConditionalGeneration and type(base) is SalmonnModel
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[f"model.{name}"])
+
+
+@pytest.mark.parametrize("max_shard_size", ["5GB", "50KB"])
+def test_round_trip_is_bit_equal(variant, tmp_path, max_shard_size):
+    model = tiny_model(tiny_config(**variant))
+    model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+    assert len(list(tmp_path.glob("*.safetensors"))) > (max_shard_size == "50KB")
+    loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path)
+    expected, actual = model.state_dict(), loaded.state_dict()
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_tied_heads(tmp_path, tie):
+    config = tiny_config(tie_word_embeddings=tie)
+    model = tiny_model(config)
+    model.save_pretrained(tmp_path)
+    loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path)
+    embeddings, head = loaded.get_input_embeddings().weight, loaded.get_output_embeddings().weight
+    assert (embeddings.data_ptr() == head.data_ptr()) == tie
+    assert torch.equal(head, model.lm_head.weight)
+
+
+def test_resized_vocabulary():
+    model = tiny_model(tiny_config())
+    model.resize_token_embeddings(610)
+    assert model.lm_head.out_features == model.config.text_config.vocab_size == 610
+    assert model.get_input_embeddings().num_embeddings == 610
+
+
+def test_device_map_and_attention_by_part(tmp_path):
+    tiny_model(tiny_config()).save_pretrained(tmp_path)
+    model = SalmonnForConditionalGeneration.from_pretrained(
+        tmp_path, device_map="auto", attn_implementation={"text_config": "eager", "beats_config": "sdpa"}
+    )
+    assert model.model.language_model.config._attn_implementation == "eager"
+    assert model.model.beats.config._attn_implementation == "sdpa"
+    assert model.model.speech_encoder.config is model.config.speech_config
+    model.set_attn_implementation("eager")
+    assert model.model.beats.config._attn_implementation == "eager"
+    assert model.device.type == "cpu"
+
+
+def test_layers_are_never_split_over_devices():
+    model = tiny_model(tiny_config())
+    assert {"BeatsEncoderLayer", "WhisperEncoderLayer", "LlamaDecoderLayer"} <= set(model._no_split_modules)
+
+
+@pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
+def test_training_moves_every_trained_parameter(connector):
+    config = tiny_config(**VARIANTS[connector])
+    processor = tiny_processor(config)
+    model = with_adapter(tiny_model(config))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name or "modules_to_save" in name for name in trained)
+    assert {name.split(".")[1] for name in trained} == {
+        "connector",
+        "speech_layer_norm",
+        "beats_layer_norm",
+        "language_model",
+    }
+    model(**training_inputs(processor)).loss.backward()
+    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert not without
+
+
+def corrupt(inputs, **changes):
+    return {name: tensor for name, tensor in {**inputs, **changes}.items() if tensor is not None}
+
+
+def test_bad_inputs_are_refused():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = dict(ask(processor, CONVERSATIONS[1]))
+    features, mask = inputs["input_features"], inputs["input_features_mask"]
+    for changes, message in (
+        ({"input_features": features[:1], "input_features_mask": mask[:1]}, "176 placeholders for 88 audio tokens"),
+        ({"input_features": features[[0, 1, 1]], "input_features_mask": mask[[0, 1, 1]]}, "176 placeholders for 264"),
+        ({"input_ids": inputs["input_ids"].repeat(1, 2), "attention_mask": None}, "352 placeholders for 176"),
+        ({"input_features": features[:, :80]}, r"\(segments, 208 rows, frames\)"),
+        ({"input_features": features[0]}, r"\(segments, 208 rows, frames\)"),
+        ({"input_features": features[..., :2000]}, "3000 frames, got 2000"),
+        ({"input_features_mask": mask[:1]}, r"`input_features_mask` must have shape .*\(2, 3000\)"),
+        ({"input_features_mask": torch.zeros_like(mask)}, "`input_features_mask` must mark real frames"),
+        ({"audio_embeds": torch.zeros(176, 32)}, "At most one of `input_features` and `audio_embeds`"),
+        ({"input_ids": None}, "Exactly one of `input_ids` and `inputs_embeds`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**corrupt(inputs, **changes))
