@@ -142,6 +142,13 @@ class SalmonnAdapterMixin:
             **kwargs,
         )
 
+    def add_adapter(self, adapter_config, adapter_name: str | None = None):
+        """Adds a new adapter, in float32 whatever the base model's dtype, as PEFT does. See `PeftAdapterMixin`."""
+        super().add_adapter(adapter_config, adapter_name)
+        for name, parameter in self.named_parameters():
+            if f".{adapter_name or 'default'}." in name and parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
     def load_adapter(self, peft_model_id=None, adapter_name=None, *args, **kwargs):
         """Loads an adapter and raises a `ValueError` if it belongs to other base weights. See `PeftAdapterMixin`."""
         base_conversions = getattr(self, "_weight_conversions", None)
@@ -151,8 +158,11 @@ class SalmonnAdapterMixin:
             for module in self.base_model._fingerprinted_modules():
                 self.base_model.check_base_fingerprint(module.base_fingerprint)
         except ValueError:
-            if len(self.peft_config) > 1:
-                self.delete_adapter(adapter_name or "default")
+            adapter_name = adapter_name or "default"
+            others = [name for name in self.peft_config if name != adapter_name]
+            if others:
+                self.set_adapter(others[0])
+                self.delete_adapter(adapter_name)
             else:
                 self._unload_adapters()
             raise

@@ -190,6 +190,12 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         self._register_fingerprint_hooks()
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.language_model.set_input_embeddings(value)
+
     def _encode(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs
     ) -> tuple[BaseModelOutput, torch.Tensor, torch.Tensor | None]:
@@ -440,6 +446,9 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = SalmonnModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # not every LLM calls its embeddings `embed_tokens`
+        embeddings = next(name for name, m in self.named_modules() if m is self.model.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": f"{embeddings}.weight"}
         self.post_init()
 
     @auto_docstring(custom_intro="Encodes clips to embeddings for the LLM, see [`SalmonnModel.get_audio_features`].")
@@ -565,7 +574,10 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             input_features, inputs = inputs, None
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         prompt_length = None
-        if input_ids is None and kwargs.get("inputs_embeds") is None and input_features is not None:
+        has_prompt = input_ids is not None or kwargs.get("inputs_embeds") is not None
+        if audio_embeds is not None and not has_prompt:
+            raise ValueError("`audio_embeds` needs `input_ids`, which say what belongs to which prompt, got none.")
+        if input_features is not None and not has_prompt:
             # the ASR pipeline knows the mask of the features under the name of all masks
             attention_mask = kwargs.pop("attention_mask", None)
             input_features_mask = attention_mask if input_features_mask is None else input_features_mask

@@ -15,6 +15,7 @@
 """Processing for SALMONN: text and clips to model inputs, and chat templates that take clips."""
 
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,6 +26,11 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase, TextInput
 from transformers.utils import auto_docstring
 
+
+try:
+    from soundfile import SoundFileError
+except ImportError:  # Transformers says what to install when there is a file to load
+    SoundFileError = OSError
 
 try:
     from .configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
@@ -84,11 +90,12 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     Readies an LLM's tokenizer for SALMONN: adds `audio_token` where it is missing, pads on the left, and with an
     existing token where the LLM has none for padding (`<unk>`, as Vicuna does, or else the end of the text).
 
-    A LLaMA tokenizer is returned in its `legacy` form, in which every piece of text between special tokens begins with
+    A LLaMA tokenizer is put into its `legacy` form, in which every piece of text between special tokens begins with
     a space of its own: the released code tokenizes the text before and after a clip by itself.
     """
     if getattr(tokenizer, "legacy", None) is False:
-        tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path, legacy=True)
+        tokenizer.legacy = tokenizer.init_kwargs["legacy"] = True
+        tokenizer.backend_tokenizer.pre_tokenizer.prepend_scheme = "always"
     if audio_token not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(audio_token, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:
@@ -103,7 +110,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     """
 )
 class SalmonnProcessor(ProcessorMixin):
-    text_kwargs = {"padding": True}
+    text_kwargs = {"padding": True, "return_tensors": "pt"}
     audio_kwargs = {"sampling_rate": 16000}
 
     def __init__(
@@ -226,6 +233,10 @@ class SalmonnProcessor(ProcessorMixin):
         without = super().apply_chat_template(question, tokenize=False)
         return super().apply_chat_template(question, tokenize=False, add_generation_prompt=True)[len(without) :]
 
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        with _errors_of_loading():
+            return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[ProcessingKwargs]):
         if audio is not None and len(audio) == 0:
             raise ValueError("`audio` must hold at least one clip, got none.")
@@ -264,7 +275,7 @@ class SalmonnProcessor(ProcessorMixin):
     def apply_chat_template(self, conversation, *args, **kwargs):
         """
         Like [`~ProcessorMixin.apply_chat_template`], for conversations with any number of `{"type": "audio"}` parts.
-        Raises a `ValueError` if a user's text holds the audio placeholder.
+        Raises a `ValueError` if a user's text holds the audio placeholder, or a clip cannot be read.
         """
         conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
         for message in (message for messages in conversations for message in messages):
@@ -275,7 +286,8 @@ class SalmonnProcessor(ProcessorMixin):
                     f"`conversation` must not hold {self.audio_token!r} in its text: give clips as parts of type "
                     f"'audio'. Got {message!r}."
                 )
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        with _errors_of_loading():
+            return super().apply_chat_template(conversation, *args, **kwargs)
 
     def apply_transcription_request(
         self,
@@ -301,6 +313,7 @@ class SalmonnProcessor(ProcessorMixin):
             [`BatchFeature`] for `generate`, or a `list[str]`.
         """
         clips = list(make_list_of_audio_chat_template(audio))
+        clips = [clip.cpu().numpy() if isinstance(clip, torch.Tensor) else clip for clip in clips]
         prompts = [prompt] * len(clips) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(clips):
             raise ValueError(
@@ -320,6 +333,15 @@ class SalmonnProcessor(ProcessorMixin):
         """Ids of the transcription prompt with one placeholder, for `SalmonnConfig.transcription_prompt_ids`."""
         clip = np.zeros(1, dtype=np.float32)  # not looked at: the prompt is rendered only
         return self.tokenizer(self.apply_transcription_request(clip, tokenize=False)[0]).input_ids
+
+
+@contextmanager
+def _errors_of_loading():
+    """Turns what loaders of files raise, each its own, into a `ValueError`."""
+    try:
+        yield
+    except (SoundFileError, OSError) as error:
+        raise ValueError(f"`audio` must be a readable audio file: {error}") from error
 
 
 def _is_text(text) -> bool:

@@ -1,0 +1,181 @@
+"""`generate`: every mode, batches, audio encoded once, transcription without a prompt, LoRA turned down."""
+
+import pytest
+import torch
+from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
+from transformers import TextIteratorStreamer
+
+
+CONVERSATIONS = [question(noise(2, 1)), question(noise(1, 2), noise(31, 3), text="Which?"), question(text="Hello?")]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor(tiny_config())
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    model = tiny_model(tiny_config(transcription_prompt_ids=processor.transcription_prompt_ids()))
+    model.generation_config.eos_token_id = None  # every answer is as long as asked for
+    return model
+
+
+def new_tokens(model, inputs, **kwargs):
+    output = model.generate(**inputs, max_new_tokens=5, **kwargs)
+    assert torch.equal(output[: len(inputs["input_ids"]), : inputs["input_ids"].shape[1]], inputs["input_ids"]) or (
+        kwargs.get("num_return_sequences", 1) > 1
+    )
+    return output[:, inputs["input_ids"].shape[1] :]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"cache_implementation": "static"},
+        {"use_cache": False},
+        {"prompt_lookup_num_tokens": 2},
+    ],
+    ids=str,
+)
+def test_batches_equal_single_prompts(model, processor, settings):
+    conversations = CONVERSATIONS[:1] if "prompt_lookup_num_tokens" in settings else CONVERSATIONS
+    batch = new_tokens(model, ask(processor, *conversations), do_sample=False, **settings)
+    singles = [new_tokens(model, ask(processor, messages), do_sample=False, **settings) for messages in conversations]
+    assert torch.equal(batch, torch.cat(singles))
+    if "num_beams" not in settings:
+        assert torch.equal(batch, new_tokens(model, ask(processor, *conversations), do_sample=False))
+
+
+def test_samples_of_a_prompt_hear_the_same_clips(model, processor):
+    """With little temperature all samples are the greedy answer, if each has all of its segments in order."""
+    inputs = ask(processor, *CONVERSATIONS)
+    greedy = new_tokens(model, inputs, do_sample=False)
+    sampled = new_tokens(model, inputs, do_sample=True, temperature=1e-4, top_k=0, num_return_sequences=3)
+    assert torch.equal(sampled, greedy.repeat_interleave(3, dim=0))
+
+
+def test_audio_is_encoded_once(model, processor):
+    calls = []
+    hook = model.model.speech_encoder.register_forward_hook(lambda _, args, output: calls.append(args[0].shape[0]))
+    new_tokens(model, ask(processor, *CONVERSATIONS), num_beams=3)
+    hook.remove()
+    assert calls == [4]  # one clip of one segment, and one of one and one of two
+
+
+def test_the_placeholder_is_never_generated(model, processor):
+    model.lm_head.bias = None
+    outputs = model.generate(
+        **ask(processor, *CONVERSATIONS), max_new_tokens=50, do_sample=True, temperature=100.0, top_k=0
+    )
+    prompt = ask(processor, *CONVERSATIONS)["input_ids"].shape[1]
+    assert not (outputs[:, prompt:] == AUDIO_TOKEN_ID).any()
+    assert len(outputs[:, prompt:].unique()) > 50
+
+
+def test_streamer(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True)
+    expected = processor.tokenizer.decode(new_tokens(model, inputs)[0])
+    model.generate(**inputs, max_new_tokens=5, streamer=streamer)
+    assert "".join(streamer) == expected
+
+
+def test_rows_stop_by_themselves(model, processor):
+    inputs = ask(processor, *CONVERSATIONS)
+    free = new_tokens(model, inputs, do_sample=False)
+    eos = int(free[0, 1])
+    stopped = new_tokens(model, inputs, do_sample=False, eos_token_id=eos, pad_token_id=0)
+    for row, whole in zip(stopped.tolist(), free.tolist()):
+        length = whole.index(eos) + 1 if eos in whole else len(whole)
+        assert row[:length] == whole[:length]
+
+
+def test_transcription_without_a_prompt(model, processor):
+    clips = [noise(2, 1), noise(31, 3)]
+    features = processor(clips, sampling_rate=16000, return_tensors="pt")
+    inputs = processor.apply_transcription_request(clips, return_tensors="pt")
+    expected = new_tokens(model, inputs, do_sample=False)
+    assert torch.equal(model.generate(**features, max_new_tokens=5, do_sample=False), expected)
+    # as the ASR pipeline calls it: features by themselves, and the mask under another name
+    mask = features["input_features_mask"]
+    output = model.generate(features["input_features"], attention_mask=mask, max_new_tokens=5, do_sample=False)
+    assert torch.equal(output, expected)
+    output = model.generate(**features, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
+    assert torch.equal(output.sequences, expected)
+
+
+def test_transcription_of_incomplete_clips_is_refused(model, processor):
+    features = processor([noise(31)], sampling_rate=16000, return_tensors="pt")
+    with pytest.raises(ValueError, match="set `batch_size=1`"):
+        model.generate(features["input_features"][:1], attention_mask=features["input_features_mask"])
+    with pytest.raises(ValueError, match=r"must number the segments of a clip 1, 2, ..., got \[2\]"):
+        model.generate(features["input_features"][1:], input_features_mask=features["input_features_mask"][1:])
+
+
+def test_transcription_without_an_instruction(processor):
+    model = tiny_model(tiny_config())
+    features = processor(noise(1), sampling_rate=16000, return_tensors="pt")
+    assert model.generate(**features, max_new_tokens=3).shape == (1, 3)
+
+
+def test_generation_from_embeddings(model, processor):
+    inputs = ask(processor, *CONVERSATIONS[:1])
+    expected = new_tokens(model, inputs, do_sample=False)
+    inputs_embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
+    assert torch.equal(model.generate(**inputs, inputs_embeds=inputs_embeds, max_new_tokens=5), expected)
+
+
+def test_generation_continues_from_a_cache(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    expected = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    first = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    mask = torch.ones_like(first.sequences)
+    second = model.generate(
+        first.sequences,
+        attention_mask=mask,
+        past_key_values=first.past_key_values,
+        max_new_tokens=3,
+        do_sample=False,
+    )
+    assert torch.equal(second, expected)
+
+
+def test_lora_scale(processor):
+    model = with_adapter(tiny_model(tiny_config()))
+    inputs = ask(processor, CONVERSATIONS[0])
+    full, off = new_tokens(model, inputs), new_tokens(model, inputs, lora_scale=0)
+    assert torch.equal(full, new_tokens(model, inputs, lora_scale=1.0)) and not torch.equal(full, off)
+    q_proj = model.model.language_model.layers[0].self_attn.q_proj
+    assert q_proj.scaling == {"default": 4.0}
+
+    def fail(*args):
+        assert q_proj.scaling == {"default": 2.0}
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        model.generate(**inputs, max_new_tokens=5, lora_scale=0.5, stopping_criteria=[fail])
+    assert q_proj.scaling == {"default": 4.0}
+    assert torch.equal(new_tokens(model, inputs), full)
+
+
+@pytest.mark.parametrize("scale", [-1, float("nan"), float("inf"), "half", True])
+def test_bad_lora_scales_are_refused(processor, scale):
+    model = with_adapter(tiny_model(tiny_config()))
+    with pytest.raises(ValueError, match="`lora_scale` must be a number"):
+        model.generate(**ask(processor, CONVERSATIONS[0]), lora_scale=scale)
+
+
+def test_lora_scale_needs_lora(model, processor):
+    with pytest.raises(ValueError, match="`lora_scale` needs a model with a LoRA adapter"):
+        model.generate(**ask(processor, CONVERSATIONS[0]), lora_scale=0.5)
+
+
+def test_features_and_embeddings_together_are_refused(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    with pytest.raises(ValueError, match="At most one of"):
+        model.generate(**inputs, audio_embeds=torch.zeros(88, 32))
+    with pytest.raises(ValueError, match="`audio_embeds` needs `input_ids`"):
+        model.generate(audio_embeds=torch.zeros(88, 32))

@@ -1,0 +1,181 @@
+"""`transformers serve` with the `openai` client, and what vLLM's Transformers backend asks of a model."""
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from safetensors.torch import load_file
+from test_sharing_salmonn import save
+from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
+
+
+openai = pytest.importorskip("openai")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served") / "salmonn"
+    save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def client(folder, tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [os.path.join(os.path.dirname(sys.executable), "transformers"), "serve", "--trust-remote-code"]
+    directory = tmp_path_factory.mktemp("server")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(directory / "modules")}
+    with open(directory / "log", "w+") as log:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env=environment,
+        )
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health").read()
+                    break
+                except (urllib.error.URLError, ConnectionError):
+                    assert server.poll() is None, (directory / "log").read_text()
+                    time.sleep(0.5)
+            yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def wav(seconds: float) -> io.BytesIO:
+    buffer = io.BytesIO()
+    sf.write(buffer, noise(seconds), 16000, format="WAV", subtype="FLOAT")
+    buffer.seek(0)
+    buffer.name = "clip.wav"
+    return buffer
+
+
+@pytest.fixture(scope="module")
+def request_arguments(folder) -> dict:
+    audio = {"data": base64.b64encode(wav(2).getvalue()).decode(), "format": "wav"}
+    content = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": "What is this?"}]
+    settings = json.dumps({"max_new_tokens": 5, "do_sample": False, "eos_token_id": None})
+    return {
+        "model": folder,
+        "messages": [{"role": "user", "content": content}],
+        "extra_body": {"generation_config": settings},
+        "max_tokens": 5,
+    }
+
+
+def test_chat(client, request_arguments, folder):
+    answer = client.chat.completions.create(**request_arguments)
+    assert answer.usage.completion_tokens == 5 and answer.usage.prompt_tokens > 88
+    model = SalmonnForConditionalGeneration.from_pretrained(folder)
+    processor = tiny_processor(model.config)
+    content = [{"type": "audio", "audio": noise(2)}, {"type": "text", "text": "What is this?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    output = model.generate(**inputs, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert answer.choices[0].message.content == processor.decode(output, skip_special_tokens=True)
+
+    stream = client.chat.completions.create(**request_arguments, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "".join(pieces) == answer.choices[0].message.content and len(pieces) > 2
+
+
+@pytest.mark.parametrize("seconds", [2, 33])
+def test_transcription(client, folder, seconds):
+    transcript = client.audio.transcriptions.create(model=folder, file=wav(seconds))
+    model = SalmonnForConditionalGeneration.from_pretrained(folder)
+    processor = tiny_processor(model.config)
+    inputs = processor.apply_transcription_request(noise(seconds))
+    output = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+    assert transcript.text == processor.decode(output, skip_special_tokens=True)
+
+
+class TestVllmTransformersBackend:
+    """The conditions of vLLM's Transformers backend, of which audio models have some of their own."""
+
+    def test_base_model_is_what_it_loads(self, folder):
+        with open(os.path.join(folder, "config.json")) as file:
+            assert json.load(file)["auto_map"]["AutoModel"] == "modeling_salmonn.SalmonnModel"
+        assert SalmonnModel._supports_attention_backend
+        assert SalmonnModel.input_modalities == ("audio", "text")
+
+    def test_attention_arguments_reach_every_layer_of_the_llm(self):
+        model = tiny_model(tiny_config())
+        seen = []
+
+        def attention(module, query, key, value, attention_mask, marker=None, **kwargs):
+            seen.append(marker)
+            return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+
+        ALL_ATTENTION_FUNCTIONS.register("marked", attention)
+        try:
+            model.model.language_model.config._attn_implementation = "marked"
+            model.model(input_ids=torch.tensor([[1, 5, 6]]), marker=7)
+        finally:
+            ALL_ATTENTION_FUNCTIONS._global_mapping.pop("marked")
+        assert seen == [7, 7]
+
+    def test_longest_audio_is_found(self):
+        config = tiny_config()
+        assert config.audio_config.max_source_positions == 1500
+        extractor = tiny_processor(config).feature_extractor
+        assert (extractor.sampling_rate, extractor.chunk_length) == (16000, 30)
+
+    def test_features_need_no_prompt_and_keep_clips_apart(self):
+        config = tiny_config()
+        model, processor = tiny_model(config).model, tiny_processor(config)
+        clips = [noise(1, 1), noise(31, 2)]
+        features = processor.feature_extractor(clips, sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            together = model.get_audio_features(**features, return_dict=True).pooler_output
+            alone = [
+                model.get_audio_features(
+                    **processor.feature_extractor(clip, sampling_rate=16000, return_tensors="pt"), return_dict=True
+                ).pooler_output
+                for clip in clips
+            ]
+        torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+        counts = processor._get_num_multimodal_tokens(audio_lengths=[len(clip) for clip in clips])
+        assert counts.num_audio_tokens == [len(rows) for rows in alone]
+
+    def test_replacement_offsets(self):
+        processor = tiny_processor(tiny_config())
+        inputs = processor(
+            text=["<|audio|> and <|audio|>"],
+            audio=[noise(1), noise(31)],
+            return_text_replacement_offsets=True,
+            return_mm_token_type_ids=True,
+        )
+        offsets = inputs["text_replacement_offsets"][0]
+        assert [len(offset["replacement"]) // len("<|audio|>") for offset in offsets] == [88, 176]
+        assert (np.asarray(inputs["mm_token_type_ids"]) == 3).sum() == 88 + 176
+
+    def test_language_model_is_found(self):
+        model = tiny_model(tiny_config())
+        assert model.model.language_model.config is model.config.text_config
+
+    def test_merged_models_hold_no_adapter(self, folder, tmp_path):
+        model = SalmonnForConditionalGeneration.from_pretrained(folder).merge_and_unload()
+        model.save_pretrained(tmp_path)
+        assert not [name for name in load_file(tmp_path / "model.safetensors") if "lora" in name or "base_layer" in name]

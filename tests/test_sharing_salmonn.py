@@ -1,0 +1,210 @@
+"""A saved folder in a process where this project cannot be imported: Auto classes, pipelines, second generations."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
+from transformers import pipeline
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging
+
+
+FLAT_FILES = {
+    "adapter_salmonn.py",
+    "configuration_beats.py",
+    "configuration_salmonn.py",
+    "connectors_salmonn.py",
+    "feature_extraction_beats.py",
+    "feature_extraction_salmonn.py",
+    "modeling_beats.py",
+    "modeling_salmonn.py",
+    "processing_salmonn.py",
+}
+
+
+def save(folder, seed: int = 0, **settings):
+    config = tiny_config(**settings)
+    processor = tiny_processor(config)
+    config.transcription_prompt_ids = processor.transcription_prompt_ids()
+    model = with_adapter(tiny_model(config, seed=seed))
+    model.generation_config.max_new_tokens = 5
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "salmonn"
+    save(folder)
+    return folder
+
+
+def run_elsewhere(script: str, *arguments, cwd) -> dict:
+    """Runs a script where nothing of this project is importable; it prints its result as JSON in the last line."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    environment["HF_MODULES_CACHE"] = str(cwd / "modules")
+    guard = "import importlib.util, sys\nassert importlib.util.find_spec('modeling_salmonn') is None, sys.path\n"
+    # -S leaves out an editable install of this project; site-packages come back by hand
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    paths = f"import sys; sys.path += {packages!r}\n"
+    command = [sys.executable, "-S", "-c", paths + guard + script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"log": done.stderr}
+
+
+AUTO_CLASSES = """
+import json
+import numpy as np
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, AutoFeatureExtractor
+)
+folder, second = sys.argv[1:]
+names = [
+    type(auto.from_pretrained(folder, trust_remote_code=True)).__name__
+    for auto in (AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor)
+]
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+clip = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
+inputs = processor(text="USER: <|audio|>\\nASSISTANT:", audio=clip, return_tensors="pt")
+answers = []
+for _ in range(2):
+    model = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
+    answers.append(model.generate(**inputs, do_sample=False).tolist())
+    model.save_pretrained(second)
+    processor.save_pretrained(second)
+    folder = second
+print(json.dumps({"names": names, "answers": answers}))
+"""
+
+
+def test_saved_folders_carry_the_code(folder):
+    assert {path.name for path in folder.glob("*.py")} == FLAT_FILES
+    assert set(json.loads((folder / "config.json").read_text())["auto_map"]) == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForMultimodalLM",
+        "AutoModelForSpeechSeq2Seq",
+    }
+
+
+def test_auto_classes_with_remote_code(folder, tmp_path):
+    result = run_elsewhere(AUTO_CLASSES, folder, tmp_path / "second", cwd=tmp_path)
+    assert result["names"] == [
+        "SalmonnConfig",
+        "SalmonnModel",
+        "SalmonnForConditionalGeneration",
+        "SalmonnForConditionalGeneration",
+        "SalmonnProcessor",
+    ]
+    model, processor = save(tmp_path / "here")
+    clip = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
+    inputs = processor(text="USER: <|audio|>\nASSISTANT:", audio=clip, return_tensors="pt")
+    assert result["answers"] == [model.generate(**inputs, do_sample=False).tolist()] * 2
+
+
+TWO_CHECKPOINTS = """
+import json
+from transformers import AutoConfig
+for folder in sys.argv[1:]:
+    print(type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__module__, file=sys.stderr)
+modules = [type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).MARK for folder in sys.argv[1:]]
+print(json.dumps({"modules": modules}))
+"""
+
+
+def test_each_checkpoint_runs_its_own_code(folder, tmp_path):
+    """Code that registered itself on import would run for the checkpoint that is loaded next."""
+    for name in ("one", "two"):
+        save(tmp_path / name)
+        path = tmp_path / name / "configuration_salmonn.py"
+        path.write_text(path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"'))
+    assert run_elsewhere(TWO_CHECKPOINTS, tmp_path / "one", tmp_path / "two", cwd=tmp_path)["modules"] == ["one", "two"]
+
+
+PIPELINES = """
+import json
+import numpy as np
+from transformers import pipeline
+clip, long = (np.random.default_rng(n).standard_normal(16000 * n).astype(np.float32) * 0.1 for n in (2, 33))
+transcribe = pipeline("automatic-speech-recognition", model=sys.argv[1], trust_remote_code=True)
+chat = pipeline("any-to-any", model=sys.argv[1], trust_remote_code=True)
+messages = [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": "What?"}]}]
+print(json.dumps({
+    "transcripts": [transcribe(clip)["text"], transcribe(long)["text"]],
+    "answer": chat(messages, return_full_text=False)[0]["generated_text"],
+}))
+"""
+
+
+def test_pipelines_with_remote_code(folder, tmp_path):
+    result = run_elsewhere(PIPELINES, folder, cwd=tmp_path)
+    clip, long = (np.random.default_rng(n).standard_normal(16000 * n).astype(np.float32) * 0.1 for n in (2, 33))
+    transcribe = pipeline("automatic-speech-recognition", model=str(folder))
+    assert result["transcripts"] == [transcribe(clip)["text"], transcribe(long)["text"]]
+    assert result["answer"]
+    assert "not supported" not in result["log"] and "ERROR" not in result["log"]
+
+
+def test_asr_pipeline(folder):
+    with CaptureLogger(logging.get_logger("transformers")) as log:
+        transcribe = pipeline("automatic-speech-recognition", model=str(folder))
+        clips = [noise(2, 1), noise(3, 2)]
+        singles = [transcribe(clip) for clip in clips]
+        assert [set(single) for single in singles] == [{"text"}] * 2 and all(single["text"] for single in singles)
+        assert transcribe(clips) == transcribe(clips, batch_size=2) == singles
+        assert transcribe({"raw": clips[0], "sampling_rate": 16000}) == singles[0]
+        long = noise(33, 3)
+        assert transcribe(long)["text"]
+        with pytest.raises(ValueError, match="`batch_size=1`"):  # Transformers would drop all but the first segment
+            transcribe([clips[0], long], batch_size=2)
+    assert "not supported" not in log.out
+
+
+def test_transcripts_are_those_of_the_request(folder):
+    model, processor = save(folder.parent / "again")
+    clip = noise(33, 3)
+    inputs = processor.apply_transcription_request(clip)
+    output = model.generate(**inputs, num_beams=5)[0, inputs["input_ids"].shape[1] :]
+    transcribe = pipeline("automatic-speech-recognition", model=str(folder))
+    assert transcribe(clip)["text"] == processor.decode(output, skip_special_tokens=True)
+
+
+def test_any_to_any_pipeline(folder):
+    def chat(clip, text="What?"):
+        return [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": text}]}]
+
+    with CaptureLogger(logging.get_logger("transformers")) as log:
+        answer = pipeline("any-to-any", model=str(folder))
+        chats = [chat(noise(2, 1)), chat(noise(33, 2)), [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]]
+        singles = [answer(messages, return_full_text=False)[0]["generated_text"] for messages in chats]
+        assert all(singles)
+        batch = answer(chats, return_full_text=False)
+        assert [result[0]["generated_text"] for result in batch] == singles
+        pair = answer([chats[0], chats[0]], batch_size=2, return_full_text=False)
+        assert [result[0]["generated_text"] for result in pair] == singles[:1] * 2
+        plain = answer(text="USER: <|audio|> What?\nASSISTANT:", audio=noise(2, 1), return_full_text=False)
+        assert plain[0]["generated_text"]
+        only_audio = answer([{"role": "user", "content": [{"type": "audio", "audio": noise(2, 1)}]}])
+        assert only_audio[0]["generated_text"]
+    assert "not supported" not in log.out
+
+
+def test_speech_only_models_in_the_asr_pipeline(tmp_path):
+    save(tmp_path, beats_config=None)
+    transcribe = pipeline("automatic-speech-recognition", model=str(tmp_path))
+    assert transcribe(noise(33))["text"] and transcribe([noise(1), noise(2)], batch_size=2)[1]["text"]
+
+
+def test_importing_prints_nothing(tmp_path):
+    files = " ".join(sorted(name.removesuffix(".py") for name in FLAT_FILES))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    script = f"import sys; sys.path.insert(0, {root!r}); [__import__(name) for name in {files!r}.split()]"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
