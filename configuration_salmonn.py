@@ -212,7 +212,10 @@ class SalmonnConfig(PreTrainedConfig):
                 f"`audio_token_id` must be an id of the LLM's vocabulary of {self.text_config.vocab_size}, "
                 f"got {self.audio_token_id}."
             )
-        if self.connector_type == "cross_attention" and self.text_config.hidden_size % self.connector_num_attention_heads:
+        if (
+            self.connector_type == "cross_attention"
+            and self.text_config.hidden_size % self.connector_num_attention_heads
+        ):
             raise ValueError(
                 f"`connector_num_attention_heads` must divide the LLM's width of {self.text_config.hidden_size}, "
                 f"got {self.connector_num_attention_heads}."

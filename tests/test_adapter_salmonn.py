@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
+from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_adapters_load_every_way(folders, inputs):
     alone = SalmonnForConditionalGeneration.from_pretrained(folder / "base")
     alone.load_adapter(folder / "adapter")
     assert torch.equal(logits(alone, inputs), expected)
-    peft = PeftModel.from_pretrained(SalmonnForConditionalGeneration.from_pretrained(folder / "base"), folder / "adapter")
+    peft = PeftModel.from_pretrained(
+        SalmonnForConditionalGeneration.from_pretrained(folder / "base"), folder / "adapter"
+    )
     assert torch.equal(logits(peft, inputs), expected)
     headless = SalmonnModel.from_pretrained(folder / "both")
     with torch.no_grad():
@@ -163,4 +165,6 @@ def test_speech_only_models_have_adapters_too(tmp_path):
     model = with_adapter(tiny_model(config))
     model.save_pretrained(tmp_path)
     inputs = ask(tiny_processor(config), question(noise(2)))
-    assert torch.equal(logits(SalmonnForConditionalGeneration.from_pretrained(tmp_path), inputs), logits(model, inputs))
+    assert torch.equal(
+        logits(SalmonnForConditionalGeneration.from_pretrained(tmp_path), inputs), logits(model, inputs)
+    )

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from peft import get_peft_model
-from tiny_salmonn import tiny_config
 from transformers import AutoConfig, Qwen2Config
 
 from configuration_beats import BeatsConfig
 from configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
 from modeling_salmonn import SalmonnForConditionalGeneration
+from tiny_salmonn import tiny_config
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.333333, 17), (0.25, 12), (0.35, 18), (0.1, 5), (30, 1500)])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny_salmonn import noise
 from transformers import WhisperFeatureExtractor
 
 from feature_extraction_beats import BeatsFeatureExtractor
 from feature_extraction_salmonn import SalmonnFeatureExtractor
+from tiny_salmonn import noise
 
 
 def extract(clips, **settings):
@@ -88,7 +88,14 @@ def test_text_arguments_do_not_crop_audio():
 def test_inputs_of_every_kind_give_the_same():
     clip = noise(1.5)
     expected = extract(clip).input_features
-    for same in (torch.tensor(clip), clip.tolist(), [clip], (torch.tensor(clip),), clip[None], clip.astype(np.float64)):
+    for same in (
+        torch.tensor(clip),
+        clip.tolist(),
+        [clip],
+        (torch.tensor(clip),),
+        clip[None],
+        clip.astype(np.float64),
+    ):
         torch.testing.assert_close(extract(same).input_features, expected, atol=1e-6, rtol=0)
 
 

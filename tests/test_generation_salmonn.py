@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 from transformers import TextIteratorStreamer
+
+from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 CONVERSATIONS = [question(noise(2, 1)), question(noise(1, 2), noise(31, 3), text="Which?"), question(text="Hello?")]

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_salmonn import LLMS, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel, SalmonnSpeechEncoder
+from tiny_salmonn import LLMS, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 ATTENTIONS = ["eager", "sdpa"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from tiny_salmonn import AUDIO_TOKEN_ID, LLAMA, ask, noise, question, tiny_config, tiny_processor
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from processing_salmonn import SALMONN_CHAT_TEMPLATE, SalmonnProcessor, prepare_tokenizer, wrap_chat_template
+from tiny_salmonn import AUDIO_TOKEN_ID, LLAMA, ask, noise, question, tiny_config, tiny_processor
 
 
 CHATML = (
@@ -108,7 +108,9 @@ def test_pieces_around_a_clip_have_a_space_of_their_own(processor):
     ids = processor.tokenizer("USER: <Speech><|audio|></Speech> Who?").input_ids
     clip = ids.index(AUDIO_TOKEN_ID)
     assert ids[0] == 1 and 1 not in ids[1:]
-    alone = [processor.tokenizer(text, add_special_tokens=False).input_ids for text in ("USER: <Speech>", "</Speech> Who?")]
+    alone = [
+        processor.tokenizer(text, add_special_tokens=False).input_ids for text in ("USER: <Speech>", "</Speech> Who?")
+    ]
     assert [ids[1:clip], ids[clip + 1 :]] == alone
 
 
@@ -128,7 +130,10 @@ def test_batches_are_padded_on_the_left(processor):
 def test_outputs_are_the_models_inputs(processor):
     assert set(ask(processor, question(noise(1)))) == set(processor.model_input_names)
     assert set(processor(audio=noise(1))) == {"input_features", "input_features_mask"}
-    assert set(processor(noise(1), sampling_rate=16000, return_tensors="pt")) == {"input_features", "input_features_mask"}
+    assert set(processor(noise(1), sampling_rate=16000, return_tensors="pt")) == {
+        "input_features",
+        "input_features_mask",
+    }
 
 
 def test_audio_of_every_kind(processor, tmp_path):
@@ -139,7 +144,9 @@ def test_audio_of_every_kind(processor, tmp_path):
     expected = ask(processor, question(clip))["input_features"]
     sources = [{"path": str(path)}, {"url": str(path)}, {"url": encoded}, {"url": f"data:audio/wav;base64,{encoded}"}]
     for source in sources:
-        messages = [{"role": "user", "content": [{"type": "audio", **source}, {"type": "text", "text": "What is this?"}]}]
+        messages = [
+            {"role": "user", "content": [{"type": "audio", **source}, {"type": "text", "text": "What is this?"}]}
+        ]
         torch.testing.assert_close(ask(processor, messages)["input_features"], expected)
     for audio in (str(path), clip, [clip], torch.from_numpy(clip)):
         inputs = processor(text="USER: <|audio|>", audio=audio, return_tensors="pt")

@@ -16,11 +16,11 @@ import pytest
 import soundfile as sf
 import torch
 from safetensors.torch import load_file
-from test_sharing_salmonn import save
-from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
+from test_sharing_salmonn import save
+from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 
 openai = pytest.importorskip("openai")
@@ -178,4 +178,6 @@ class TestVllmTransformersBackend:
     def test_merged_models_hold_no_adapter(self, folder, tmp_path):
         model = SalmonnForConditionalGeneration.from_pretrained(folder).merge_and_unload()
         model.save_pretrained(tmp_path)
-        assert not [name for name in load_file(tmp_path / "model.safetensors") if "lora" in name or "base_layer" in name]
+        assert not [
+            name for name in load_file(tmp_path / "model.safetensors") if "lora" in name or "base_layer" in name
+        ]

@@ -7,10 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 from transformers import pipeline
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
+
+from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 FLAT_FILES = {
@@ -124,8 +125,13 @@ def test_each_checkpoint_runs_its_own_code(folder, tmp_path):
     for name in ("one", "two"):
         save(tmp_path / name)
         path = tmp_path / name / "configuration_salmonn.py"
-        path.write_text(path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"'))
-    assert run_elsewhere(TWO_CHECKPOINTS, tmp_path / "one", tmp_path / "two", cwd=tmp_path)["modules"] == ["one", "two"]
+        path.write_text(
+            path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"')
+        )
+    assert run_elsewhere(TWO_CHECKPOINTS, tmp_path / "one", tmp_path / "two", cwd=tmp_path)["modules"] == [
+        "one",
+        "two",
+    ]
 
 
 PIPELINES = """
@@ -182,7 +188,11 @@ def test_any_to_any_pipeline(folder):
 
     with CaptureLogger(logging.get_logger("transformers")) as log:
         answer = pipeline("any-to-any", model=str(folder))
-        chats = [chat(noise(2, 1)), chat(noise(33, 2)), [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]]
+        chats = [
+            chat(noise(2, 1)),
+            chat(noise(33, 2)),
+            [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        ]
         singles = [answer(messages, return_full_text=False)[0]["generated_text"] for messages in chats]
         assert all(singles)
         batch = answer(chats, return_full_text=False)

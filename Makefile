@@ -1,0 +1,66 @@
+# Every job of the project. The first run of any of them makes the virtual environment.
+#
+#   make demo                         assemble a small model from real parts and ask it about a spoken clip
+#   make demo AUDIO=clip.wav QUESTION="What is heard?"
+#   make test                         the tests              make test PYTEST_ARGS="-k convert"
+#   make check                        ruff and mlinter, no finding allowed
+#   make style                        repair what ruff can repair
+#   make bench                        time and memory by part of the model
+#   make clean                        remove the environment and what the tools left
+
+PYTHON ?= python3
+VENV ?= .venv
+# The CPU build. Where the package index has only CUDA builds, name an index of CPU builds in TORCH_INDEX; on a machine
+# with a GPU choose another build, such as TORCH=torch.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+EXTRAS ?= dev,demo
+PYTEST_ARGS ?=
+WORKERS ?= 2
+AUDIO ?=
+QUESTION ?=
+DEMO_ARGS ?=
+
+# More threads than one per process make small models slower on a shared machine.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS AUDIO QUESTION
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# mlinter has rules for these kinds of files. It must be given files: a search from the root would lint the copy of
+# Transformers inside the environment.
+MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
+
+.PHONY: demo test test-slow check style bench clean
+.DEFAULT_GOAL := test
+
+$(STAMP): setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m demo_salmonn.demo $(if $(AUDIO),--audio "$$AUDIO") $(if $(QUESTION),--question "$$QUESTION") $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mlinter --no-progress --no-cache $(MODEL_FILES)
+
+style: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/benchmark_parts.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

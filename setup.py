@@ -1,0 +1,94 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Packaging of `salmonn-transformers`.
+
+    pip install .                 the model, the `salmonn` command, conversion
+    pip install -e ".[dev]"       what `make test` and `make check` use
+    pip install ".[demo]"         what `make demo` uses
+
+The flat files at the root are installed as single modules: exactly these files also travel inside every saved
+checkpoint, so there is one copy of the model's code. The packages beside them are what one installs around the model.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+ROOT = Path(__file__).resolve().parent
+
+# The flat files of the model: all of them, and nothing else, have these endings.
+MODEL_FILES = sorted(path.stem for ending in ("beats", "salmonn") for path in ROOT.glob(f"*_{ending}.py"))
+
+INSTALL_REQUIRES = [
+    "torch>=2.6",
+    "transformers>=5.21,<6",
+    "peft>=0.18",
+    "accelerate>=1.1",
+    "safetensors>=0.4.3",
+    "huggingface_hub>=1.0",
+    "numpy>=1.24",
+    "soundfile>=0.12",
+    "soxr>=0.5",
+    "tqdm>=4.60",
+    # LLaMA tokenizers that are only a `tokenizer.model`, and LLMs in GGUF files: conversion needs these three.
+    "sentencepiece>=0.2",
+    "protobuf>=4",
+    "gguf>=0.17",
+]
+
+EXTRAS = {
+    "train": ["datasets>=3.0"],
+    "eval": ["jiwer>=3.0"],
+    # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed.
+    "demo": ["espeakng-loader>=0.2.4"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff>=0.12",
+        "transformers-mlinter>=0.1.5",
+        # `transformers serve` and the client that tests it
+        "openai>=1.98",
+        "fastapi",
+        "uvicorn",
+        "python-multipart",
+        "pydantic>=2",
+        "librosa>=0.10",
+    ],
+}
+
+
+def version() -> str:
+    """The newest release named in CHANGELOG.md, so that the number is written once."""
+    found = re.search(
+        r"^## \[(\d+\.\d+\.\d+[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if found is None:
+        raise ValueError("CHANGELOG.md names no release: expected a line such as `## [0.1.0]`")
+    return found.group(1)
+
+
+setup(
+    name="salmonn-transformers",
+    version=version(),
+    description="SALMONN, the audio language model, as a model for Hugging Face Transformers",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The SALMONN for Transformers authors",
+    license="Apache-2.0",
+    keywords="audio speech language-model transformers salmonn beats",
+    python_requires=">=3.11",
+    py_modules=MODEL_FILES,
+    packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["salmonn = cli_salmonn.main:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

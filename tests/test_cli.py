@@ -1,0 +1,122 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""The `salmonn` command."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from cli_salmonn.main import build_parser, main
+
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = Path(__file__).parent / "fixtures"
+CONVERT = [
+    *("convert", "salmonn", "--ckpt", str(FIXTURES / "salmonn" / "salmonn_tiny.pth")),
+    *("--whisper", str(FIXTURES / "salmonn" / "whisper"), "--llm", str(FIXTURES / "salmonn" / "llama")),
+    *("--beats", str(FIXTURES / "beats" / "BEATs_tiny.pt")),
+]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    output = tmp_path_factory.mktemp("cli") / "model"
+    assert main([*CONVERT, "--qformer-heads", "4", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audio") / "clip.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (22050, 2)), 22050)
+    return path
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["ask"], ["convert"], ["convert", "beats"], ["convert", "salmonn"], ["assemble"]]
+)
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: salmonn" in text
+    assert command in ([], ["convert"]) or "example" in text
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from cli_salmonn.main import build_parser; build_parser(); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_examples_in_help_are_commands():
+    from cli_salmonn import main as module
+
+    for name in ("ASK_EXAMPLES", "CONVERT_BEATS_EXAMPLES", "CONVERT_SALMONN_EXAMPLES", "ASSEMBLE_EXAMPLES"):
+        text = getattr(module, name).replace("\\\n", " ")
+        lines = [line.strip() for line in text.splitlines() if line.startswith("  salmonn ")]
+        assert lines
+        for line in lines:
+            build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_convert_salmonn(converted, capsys):
+    assert (converted / "model.safetensors").is_file() and (converted / "adapter_model.safetensors").is_file()
+
+
+def test_convert_beats(tmp_path, capsys):
+    command = ["convert", "beats", str(FIXTURES / "beats" / "BEATs_tiny.pt"), str(tmp_path / "beats")]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'beats'}\n"
+    assert main(command) == 2  # it is there now
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_assemble(tmp_path):
+    parts = ["--whisper", str(FIXTURES / "salmonn" / "whisper"), "--llm", str(FIXTURES / "salmonn" / "llama")]
+    windows = ["--window-seconds", "none", "--num-query-tokens", "3", "--qformer-hidden-size", "32"]
+    output = tmp_path / "model"
+    assert main(["assemble", *parts, *windows, "--qformer-heads", "4", str(output)]) == 0
+    assert '"window_seconds": null' in (output / "config.json").read_text()
+
+
+def test_ask(converted, clip, capsys):
+    command = ["ask", str(converted), str(clip)]
+    limits = ["--max-new-tokens", "3", "--num-beams", "1"]
+    assert main([*command, "What?", *limits, "--lora-scale", "0.5"]) == 0
+    assert main([*command, *limits]) == 0
+    assert capsys.readouterr().out.count("\n") >= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--qformer-heads", "5"], "`qformer_heads` must divide"),
+        (["--ckpt", "absent.pth"], "absent.pth does not exist"),
+        (["--whisper", "./absent"], "`whisper` must be a folder"),
+    ],
+)
+def test_user_errors_are_one_line(tmp_path, capsys, change, message):
+    assert main([*CONVERT, *change, str(tmp_path / "model")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("salmonn: error: ") and message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+def test_verbose_shows_where(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        main([*CONVERT, "--ckpt", "absent.pth", "--verbose", str(tmp_path / "model")])
+
+
+def test_ask_refuses_what_is_no_audio(converted, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no sound")
+    assert main(["ask", str(converted), str(tmp_path / "notes.txt")]) == 2
+    assert "no audio file that can be read" in capsys.readouterr().err
+    assert main(["ask", str(converted), str(tmp_path / "absent.wav")]) == 2
+    assert "does not exist" in capsys.readouterr().err
