@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoProcessor
 from transformers.audio_utils import AudioInput, make_audio_chat_template_content, make_list_of_audio_chat_template
 from transformers.feature_extraction_utils import BatchFeature
@@ -28,17 +29,24 @@ from transformers.utils import auto_docstring
 
 
 try:
-    from soundfile import SoundFileError
-except ImportError:  # Transformers says what to install when there is a file to load
-    SoundFileError = OSError
-
-try:
     from .configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from .feature_extraction_salmonn import SalmonnFeatureExtractor
 except ImportError:
     from configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from feature_extraction_salmonn import SalmonnFeatureExtractor
 
+
+# What is raised on files that are no audio. Transformers says what to install where a library is missing.
+LOADING_ERRORS: tuple[type[Exception], ...] = (OSError,)
+try:
+    from soundfile import SoundFileError
+
+    LOADING_ERRORS += (SoundFileError,)
+    from audioread import DecodeError  # used by Transformers before 5.23, where installed
+
+    LOADING_ERRORS += (DecodeError,)
+except ImportError:
+    pass
 
 AUDIO_TOKEN = "<|audio|>"
 
@@ -93,7 +101,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     A LLaMA tokenizer is put into its `legacy` form, in which every piece of text between special tokens begins with
     a space of its own: the released code tokenizes the text before and after a clip by itself.
     """
-    if getattr(tokenizer, "legacy", None) is False:
+    is_llama = getattr(tokenizer, "legacy", None) is False
+    if is_llama and isinstance(tokenizer.backend_tokenizer.pre_tokenizer, Metaspace):
         tokenizer.legacy = tokenizer.init_kwargs["legacy"] = True
         tokenizer.backend_tokenizer.pre_tokenizer.prepend_scheme = "always"
     if audio_token not in tokenizer.get_vocab():
@@ -104,12 +113,17 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     return tokenizer
 
 
+class SalmonnProcessorKwargs(ProcessingKwargs, total=False):
+    """Arguments of [`SalmonnProcessor`]; a class of its own because of `_defaults`, below."""
+
+
 @auto_docstring(
     custom_intro="""
     Constructs a SALMONN processor, which wraps a [`SalmonnFeatureExtractor`] and the LLM's tokenizer.
     """
 )
 class SalmonnProcessor(ProcessorMixin):
+    valid_processor_kwargs = SalmonnProcessorKwargs
     text_kwargs = {"padding": True, "return_tensors": "pt"}
     audio_kwargs = {"sampling_rate": 16000}
 
@@ -179,11 +193,11 @@ class SalmonnProcessor(ProcessorMixin):
         self,
         text: TextInput | list[TextInput] | None = None,
         audio: AudioInput | None = None,
-        output_labels: bool = False,
-        **kwargs: Unpack[ProcessingKwargs],
+        output_labels: bool | None = None,
+        **kwargs: Unpack[SalmonnProcessorKwargs],
     ) -> BatchFeature:
         r"""
-        output_labels (`bool`, *optional*, defaults to `False`):
+        output_labels (`bool`, *optional*):
             Whether to return `labels` for training: the answers and their end tokens, and -100 elsewhere.
 
         Returns:
@@ -237,10 +251,19 @@ class SalmonnProcessor(ProcessorMixin):
         with _errors_of_loading():
             return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
-    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[ProcessingKwargs]):
+    def validate_inputs(
+        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[SalmonnProcessorKwargs]
+    ):
         if audio is not None and len(audio) == 0:
             raise ValueError("`audio` must hold at least one clip, got none.")
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        # Transformers counts placeholders from 5.23 on
+        placeholders = sum(sample.count(self.audio_token) for sample in text or [])
+        if text is not None and placeholders != len(audio or []):
+            raise ValueError(
+                f"`text` must hold one {self.audio_token} for each clip, got {placeholders} {self.audio_token} tokens and "
+                f"{len(audio or [])} audio inputs."
+            )
 
     def _process_audio(self, audio: AudioInput, **kwargs):
         audio_inputs = self.feature_extractor(audio, **kwargs)
@@ -294,7 +317,7 @@ class SalmonnProcessor(ProcessorMixin):
         audio: str | list[str] | AudioInput,
         prompt: str | list[str] | None = None,
         tokenize: bool = True,
-        **kwargs: Unpack[ProcessingKwargs],
+        **kwargs: Unpack[SalmonnProcessorKwargs],
     ) -> BatchFeature | list[str]:
         """
         Prepares inputs that ask for a transcription of each clip.
@@ -340,13 +363,19 @@ def _errors_of_loading():
     """Turns what loaders of files raise, each its own, into a `ValueError`."""
     try:
         yield
-    except (SoundFileError, OSError) as error:
+    except LOADING_ERRORS as error:
         raise ValueError(f"`audio` must be a readable audio file: {error}") from error
 
 
 def _is_text(text) -> bool:
     return isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(part, str) for part in text))
 
+
+# Transformers before 5.23 has no defaults on the processor itself, and looks for them here.
+SalmonnProcessorKwargs._defaults = {
+    "text_kwargs": SalmonnProcessor.text_kwargs,
+    "audio_kwargs": SalmonnProcessor.audio_kwargs,
+}
 
 SalmonnProcessor.register_for_auto_class()
 # A copy that travels in a checkpoint must not register itself: it would then run for every other checkpoint too.

@@ -207,7 +207,7 @@ def test_template_is_the_default(processor):
         ("<|audio|><|audio|>", [noise(1)], ValueError, "2 <|audio|> tokens and 1 audio"),
         ("<|audio|>", [noise(1), noise(1)], ValueError, "1 <|audio|> tokens and 2 audio"),
         ("Hello", [noise(1)], ValueError, "0 <|audio|> tokens and 1 audio"),
-        ("<|audio|>", None, ValueError, "no audio inputs"),
+        ("<|audio|>", None, ValueError, "audio inputs"),
         ("<|audio|>", [], ValueError, "at least one clip"),
         ("<|audio|>", np.zeros(0, dtype=np.float32), ValueError, "empty"),
         ("<|audio|>", np.full(16000, np.nan, dtype=np.float32), ValueError, "NaN"),
