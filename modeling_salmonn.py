@@ -200,35 +200,64 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs
     ) -> tuple[BaseModelOutput, torch.Tensor, torch.Tensor | None]:
         """
-        Runs both encoders.
-
         Returns the speech encoder's output, the joint stream `(segments, frames, encoder_width)`, zero beyond the end
         of a segment, and the number of frames of each segment `(segments,)`, or `None` if all are whole.
         """
-        mel_bins = self.config.speech_config.num_mel_bins
-        mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
         is_real = self._find_real_frames(input_features, input_features_mask)
+        # CODEPATH: the released models, for which every segment is whole
+        lengths = None if self.config.fixed_length else self._count_frames(is_real)
+        speech_output, beats_states = self._run_encoders(input_features, is_real, lengths, **kwargs)
 
-        lengths = speech_mask = None
-        # CODEPATH: models trained on the real length of their clips
-        if not self.config.fixed_length:
-            lengths = self._count_frames(is_real)
-            speech_mask = torch.arange(mel.shape[-1] // 2, device=mel.device) < lengths[:, None]
-
-        speech_output = self.speech_encoder(
-            mel.to(self.speech_encoder.conv1.weight.dtype), attention_mask=speech_mask, return_dict=True, **kwargs
-        )
-        hidden_states = self.speech_layer_norm(speech_output.last_hidden_state.to(self.speech_layer_norm.weight.dtype))
-        if self.beats is not None:
-            beats_states = self._encode_beats(fbank, is_real, hidden_states.shape[1])
-            hidden_states = torch.cat([hidden_states, beats_states.to(hidden_states.dtype)], dim=-1)
-
+        stream = self.speech_layer_norm(speech_output.last_hidden_state.to(self.speech_layer_norm.weight.dtype))
+        if beats_states is not None:
+            stream = torch.cat([stream, self._fit_beats(beats_states, is_real, stream)], dim=-1)
         # CODEPATH: Seg-QF (2309.13963, section 2.3) tells the connector which part of a long clip it reads
         if self.config.segment_position_embeddings:
-            hidden_states = hidden_states + self._segment_positions(input_features_mask, hidden_states)
-        if speech_mask is not None:
-            hidden_states = hidden_states * speech_mask[..., None]
-        return speech_output, hidden_states, lengths
+            stream = stream + self._segment_positions(input_features_mask, stream)
+        if lengths is not None:
+            stream = stream * self._length_mask(lengths, stream.shape[1])[..., None]
+        return speech_output, stream, lengths
+
+    def _run_encoders(
+        self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
+    ) -> tuple[BaseModelOutput, torch.Tensor | None]:
+        """
+        The frozen part: the speech encoder's output, `(segments, frames, d_speech)`, and BEATs' last hidden state,
+        `(segments, tokens, d_beats)`, as far as the longest segment reaches.
+        """
+        mel_bins = self.config.speech_config.num_mel_bins
+        mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
+        speech_output = self.speech_encoder(
+            mel.to(self.speech_encoder.conv1.weight.dtype),
+            attention_mask=None if lengths is None else self._length_mask(lengths, mel.shape[-1] // 2),
+            return_dict=True,
+            **kwargs,
+        )
+        if self.beats is None:
+            return speech_output, None
+        if not torch.compiler.is_compiling():
+            # BEATs, unlike Whisper, need not hear 30 s: stop where the longest clip does
+            real_columns = is_real.any(0).nonzero()
+            if real_columns.numel() == 0:
+                raise ValueError("`input_features_mask` must mark real frames, got none but padding.")
+            longest = max(int(real_columns.max()) + 1, self.config.beats_config.patch_size)
+            fbank, is_real = fbank[:, :longest], is_real[:, :longest]
+        return speech_output, self.beats(fbank, attention_mask=is_real, return_dict=True).last_hidden_state
+
+    def _fit_beats(self, beats_states: torch.Tensor, is_real: torch.BoolTensor, stream: torch.Tensor) -> torch.Tensor:
+        """`(segments, tokens, d_beats)` -> `(segments, frames, d_beats)` to stand beside `stream`, zero where padded."""
+        num_tokens = beats_states.shape[1]
+        beats_states = self.beats_layer_norm(beats_states.to(self.beats_layer_norm.weight.dtype))
+        token_mask = self.beats._get_feature_vector_attention_mask(is_real)
+        token_mask = nn.functional.pad(token_mask, (0, num_tokens - token_mask.shape[1]))  # cuts if negative
+        # masked after the norm: padding is 0, not the bias of the norm
+        beats_states = beats_states * token_mask[..., None]
+        return nn.functional.pad(beats_states, (0, 0, 0, stream.shape[1] - num_tokens)).to(stream.dtype)
+
+    @staticmethod
+    def _length_mask(lengths: torch.Tensor, num_frames: int) -> torch.BoolTensor:
+        """Which frames, or windows, of a segment are within its length: `(segments,)` -> `(segments, num_frames)`."""
+        return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
 
     def _find_real_frames(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
@@ -247,22 +276,6 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         if self.config.fixed_length:
             return torch.full_like(is_real[:, 0], is_real.shape[1] // 2, dtype=torch.long)
         return is_real.sum(-1) // 2 + 1
-
-    def _encode_beats(self, fbank: torch.Tensor, is_real: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """`fbank`: `(segments, 2 * num_frames, bins)` -> `(segments, num_frames, d_beats)`, zero where padded."""
-        if not torch.compiler.is_compiling():
-            # BEATs, unlike Whisper, need not hear 30 s: stop where the longest clip does
-            real_columns = is_real.any(0).nonzero()
-            if real_columns.numel() == 0:
-                raise ValueError("`input_features_mask` must mark real frames, got none but padding.")
-            longest = max(int(real_columns.max()) + 1, self.config.beats_config.patch_size)
-            fbank, is_real = fbank[:, :longest], is_real[:, :longest]
-        hidden_states = self.beats(fbank, attention_mask=is_real, return_dict=True).last_hidden_state
-        hidden_states = self.beats_layer_norm(hidden_states.to(self.beats_layer_norm.weight.dtype))
-        token_mask = self.beats._get_feature_vector_attention_mask(is_real)
-        # masked after the norm: padding is 0, not the bias of the norm
-        hidden_states = hidden_states * token_mask[..., None]
-        return nn.functional.pad(hidden_states, (0, 0, 0, num_frames - hidden_states.shape[1]))
 
     @staticmethod
     def _segment_positions(input_features_mask: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -318,10 +331,10 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             windows = windows.flatten(0, 1)
         elif window is None:
             windows = windows.flatten(0, 1)
-            attention_mask = torch.arange(num_frames, device=stream.device) < lengths[:, None]
+            attention_mask = self._length_mask(lengths, num_frames)
         else:
             counts = count_windows(lengths, window, stride, self.config.pad_last_window)
-            windows = windows[torch.arange(num_windows, device=stream.device) < counts[:, None]]
+            windows = windows[self._length_mask(counts, num_windows)]
         audio_embeds = self.connector(
             windows, attention_mask=attention_mask, text_embeddings=self.get_input_embeddings().weight
         )

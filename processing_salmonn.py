@@ -301,14 +301,18 @@ class SalmonnProcessor(ProcessorMixin):
         Raises a `ValueError` if a user's text holds the audio placeholder, or a clip cannot be read.
         """
         conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
+        forbidden = {"user": [self.audio_token], "assistant": [self.audio_token]}
+        if {**kwargs, **(kwargs.get("processor_kwargs") or {})}.get("output_labels"):
+            forbidden["user"].append(self._answer_header())  # what follows it would be trained on as an answer
         for message in (message for messages in conversations for message in messages):
             content = message.get("content") or []
             texts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-            if any(self.audio_token in text for text in texts):
-                raise ValueError(
-                    f"`conversation` must not hold {self.audio_token!r} in its text: give clips as parts of type "
-                    f"'audio'. Got {message!r}."
-                )
+            for word in forbidden["assistant" if message.get("role") == "assistant" else "user"]:
+                if any(word in text for text in texts):
+                    raise ValueError(
+                        f"`conversation` must not hold {word!r} in its text: clips are parts of type 'audio', and "
+                        f"answers are messages of their own. Got {message!r}."
+                    )
         with _errors_of_loading():
             return super().apply_chat_template(conversation, *args, **kwargs)
 

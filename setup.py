@@ -39,7 +39,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["datasets>=3.0"],
+    "train": ["datasets>=5.0"],
     "eval": ["jiwer>=3.0"],
     # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed.
     "demo": ["espeakng-loader>=0.2.4"],
@@ -54,7 +54,7 @@ EXTRAS = {
         "uvicorn",
         "python-multipart",
         "pydantic>=2",
-        "librosa>=0.10",
+        "bitsandbytes>=0.45",
     ],
 }
 

@@ -247,7 +247,7 @@ class TestTraining:
                 attention=attention, hidden_dropout=0, attention_dropout=0, feat_proj_dropout=0, layerdrop=0
             )
             if checkpointing:
-                model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+                model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
             model.train()
             model(features, labels=labels).loss.backward()
             gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -351,7 +351,9 @@ class TestTransformers:
         with CaptureLogger(logging.get_logger("transformers.pipelines.base")) as log:
             classify = pipeline("audio-classification", model=released, feature_extractor=extractor, device="cpu")
         assert "not supported" not in log.out
-        (first, *_), (same, *_) = classify([clip, clip[:20000]]), classify([clip, clip[:20000]], batch_size=2)
+        clips = [clip, clip[:20000]]
+        # Transformers chooses the sigmoid for several labels by itself from 5.23 on
+        first, same = (classify(clips, function_to_apply="sigmoid", batch_size=size)[0] for size in (1, 2))
         best = int(EXPECTED["speech/probs"].argmax())
         assert first[0]["label"] == same[0]["label"] == released.config.id2label[best]
         assert first[0]["score"] == pytest.approx(EXPECTED["speech/probs"].max().item(), abs=1e-4)

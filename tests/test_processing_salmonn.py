@@ -104,6 +104,15 @@ def test_labels_need_answers(processor):
         processor(audio=noise(1), output_labels=True)
 
 
+def test_questions_are_never_taken_for_answers(processor):
+    messages = question(noise(1), text="Who said: ASSISTANT: yes?", answer="Nobody.")
+    with pytest.raises(ValueError, match="must not hold 'ASSISTANT:'"):
+        train(processor, messages)
+    processor.apply_chat_template(messages, tokenize=True, return_dict=True)  # not for training
+    own = train(processor, question(noise(1), answer="It says ASSISTANT: yes."))
+    assert answers(processor, own) == ["It says ASSISTANT: yes.</s>"]
+
+
 def test_pieces_around_a_clip_have_a_space_of_their_own(processor):
     ids = processor.tokenizer("USER: <Speech><|audio|></Speech> Who?").input_ids
     clip = ids.index(AUDIO_TOKEN_ID)
