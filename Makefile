@@ -14,7 +14,7 @@ VENV ?= .venv
 # with a GPU choose another build, such as TORCH=torch.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
-EXTRAS ?= dev,demo
+EXTRAS ?= dev,demo,train,eval
 PYTEST_ARGS ?=
 WORKERS ?= 2
 AUDIO ?=

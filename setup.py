@@ -40,7 +40,17 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "train": ["datasets>=5.0"],
-    "eval": ["jiwer>=3.0"],
+    "eval": [
+        "datasets>=5.0",
+        "evaluate>=0.4.3",
+        "jiwer>=4.0",
+        "jinja2>=3",
+        "matplotlib>=3.8",
+        "openai>=1.98",
+        "pycocoevalcap>=1.2",  # METEOR and CIDEr, with their Java parts
+        "rouge-score>=0.1.2",
+        "sacrebleu[ja]>=2.4",
+    ],
     # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed.
     "demo": ["espeakng-loader>=0.2.4"],
     "dev": [
@@ -48,8 +58,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.12",
         "transformers-mlinter>=0.1.5",
-        # `transformers serve` and the client that tests it
-        "openai>=1.98",
+        # `transformers serve`, which its client in `eval` tests
         "fastapi",
         "uvicorn",
         "python-multipart",
@@ -81,6 +90,10 @@ setup(
     python_requires=">=3.11",
     py_modules=MODEL_FILES,
     packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
+    package_data={
+        "training_salmonn": ["prompts/*.json", "recipes/*.json"],
+        "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["salmonn = cli_salmonn.main:main"]},

@@ -6,6 +6,7 @@ The `salmonn` command.
     salmonn convert beats BEATs.pt OUT
     salmonn convert salmonn --ckpt salmonn.pth --whisper DIR --llm DIR --beats BEATs.pt OUT
     salmonn assemble --whisper DIR --llm DIR --beats BEATs.pt OUT
+    salmonn evaluate MODEL --tasks asr_librispeech_clean --data asr_librispeech_clean=./LibriSpeech/test-clean
 
 Nothing that needs torch is imported before it is used, so that help appears at once.
 """
@@ -14,6 +15,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+
+from cli_salmonn import evaluate
+from cli_salmonn.commands import add_command
 
 
 # The exit status of a command that was used wrongly, as in argparse.
@@ -84,31 +88,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_ask(commands)
-    convert = _add_command(commands, "convert", "turn released weights into a folder that from_pretrained loads")
+    convert = add_command(commands, "convert", "turn released weights into a folder that from_pretrained loads")
     formats = convert.add_subparsers(title="formats", required=True, metavar="FORMAT")
     _add_convert_beats(formats)
     _add_convert_salmonn(formats)
     _add_assemble(commands)
-    return parser
-
-
-def _add_command(commands, name: str, summary: str, examples: str | None = None, run=None) -> argparse.ArgumentParser:
-    """A command with its help; only those that `run` something can be verbose."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    if run is not None:
-        parser.add_argument("--verbose", action="store_true", help="say more, and show where an error came from")
-        parser.set_defaults(run=run)
+    evaluate.add_parsers(commands)
     return parser
 
 
 def _add_ask(commands) -> None:
-    parser = _add_command(commands, "ask", "ask a model about a clip", ASK_EXAMPLES, _ask)
+    parser = add_command(commands, "ask", "ask a model about a clip", _ask, ASK_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of a SALMONN")
     parser.add_argument("audio", metavar="AUDIO", help="audio file, of any length")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="left out: the model transcribes the speech")
@@ -121,14 +111,14 @@ def _add_ask(commands) -> None:
 
 def _add_convert_beats(formats) -> None:
     summary = "convert a released BEATs .pt file"
-    parser = _add_command(formats, "beats", summary, CONVERT_BEATS_EXAMPLES, _convert_beats)
+    parser = add_command(formats, "beats", summary, _convert_beats, CONVERT_BEATS_EXAMPLES)
     parser.add_argument("file", metavar="FILE.pt", help="self-supervised or fine-tuned checkpoint")
     _add_output(parser)
 
 
 def _add_convert_salmonn(formats) -> None:
     summary = "convert a released SALMONN .pth file"
-    parser = _add_command(formats, "salmonn", summary, CONVERT_SALMONN_EXAMPLES, _convert_salmonn)
+    parser = add_command(formats, "salmonn", summary, _convert_salmonn, CONVERT_SALMONN_EXAMPLES)
     parser.add_argument("--ckpt", required=True, metavar="FILE.pth", help="released checkpoint")
     parser.add_argument("--whisper", required=True, help="folder or Hub id of its Whisper")
     parser.add_argument("--llm", required=True, help="folder or Hub id of its LLM")
@@ -150,7 +140,7 @@ def _add_convert_salmonn(formats) -> None:
 
 def _add_assemble(commands) -> None:
     summary = "make a new model of a Whisper, an LLM and a BEATs"
-    parser = _add_command(commands, "assemble", summary, ASSEMBLE_EXAMPLES, _assemble)
+    parser = add_command(commands, "assemble", summary, _assemble, ASSEMBLE_EXAMPLES)
     parser.add_argument("--whisper", required=True, help="folder, Hub id, or tiny.en-wheel")
     parser.add_argument("--llm", required=True, help="folder, Hub id, or smollm2-135m-wheel")
     parser.add_argument("--beats", help=".pt file, converted folder, or random-small; left out: speech only")

@@ -1,0 +1,140 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+What all metrics have in common: a score is a function of statistics that are summed over examples.
+
+This holds for error rates and BLEU as for plain means, and it gives three things at once: the corpus score, the score
+of one example for the report, and bootstrap confidence intervals that cost a matrix product.
+
+A module that defines a metric imports this one as a whole, not the class: `evaluate.load` takes the first metric class
+that it finds in a file.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+
+class MissingPartsError(ValueError):
+    """A metric cannot be computed here, and the message says what to install."""
+
+
+class SummedMetric(evaluate.Metric):
+    """
+    A metric whose score is a function of summed statistics.
+
+    Subclasses set `main`, the key of the value that is compared and plotted, and define `statistics` and
+    `from_totals`. References are strings, or lists of strings where an example has several.
+    """
+
+    main: str
+    higher_is_better: bool
+    citation: str = ""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.citation,
+            inputs_description="predictions: list of str; references: list of str, or of lists of str",
+            # the first that fits is taken, so lists come first
+            features=[
+                datasets.Features({"predictions": text, "references": texts}),
+                datasets.Features({"predictions": text, "references": text}),
+            ],
+        )
+
+    def missing_parts(self, **options) -> str | None:
+        """Why the metric cannot be computed on this machine, or `None` if it can."""
+        return None
+
+    def statistics(self, predictions: Sequence[str], references: Sequence, **options) -> np.ndarray:
+        """Statistics of each example: `(examples, k)`, float64."""
+        raise NotImplementedError
+
+    def from_totals(self, totals: np.ndarray, **options) -> dict[str, float]:
+        """The scores of a set of examples whose statistics sum up to `totals` of shape `(k,)`."""
+        raise NotImplementedError
+
+    def _compute(self, predictions, references, **options) -> dict[str, float]:
+        return self.from_totals(self.checked_statistics(predictions, references, **options).sum(0), **options)
+
+    def checked_statistics(self, predictions: Sequence[str], references: Sequence, **options) -> np.ndarray:
+        """
+        [`~SummedMetric.statistics`] after checking the input.
+
+        Raises `ValueError` on lists of different lengths or none, and [`MissingPartsError`] if the metric cannot be
+        computed on this machine.
+        """
+        if len(predictions) != len(references) or not len(predictions):
+            raise ValueError(
+                f"`predictions` and `references` must be equally many and at least one, got {len(predictions)} and "
+                f"{len(references)}."
+            )
+        reason = self.missing_parts(**options)
+        if reason:
+            raise MissingPartsError(reason)
+        return self.statistics(list(predictions), list(references), **options)
+
+
+class MeanMetric(SummedMetric):
+    """A metric that is the mean of one number an example, times `scale`."""
+
+    scale: float = 1.0
+
+    def example_scores(self, predictions: Sequence[str], references: Sequence, **options) -> Sequence[float]:
+        """One number for each example."""
+        raise NotImplementedError
+
+    def statistics(self, predictions, references, **options):
+        scores = np.asarray(self.example_scores(predictions, references, **options), dtype=np.float64)
+        return np.stack([scores, np.ones_like(scores)], axis=-1)
+
+    def from_totals(self, totals, **options):
+        return {self.main: float(self.scale * totals[0] / totals[1])}
+
+
+def as_list(reference: str | Sequence[str]) -> list[str]:
+    """The references of one example, as a list."""
+    return [reference] if isinstance(reference, str) else list(reference)
+
+
+def only_reference(reference: str | Sequence[str]) -> str:
+    """The reference of an example that may have one only. Raises `ValueError` if it has more."""
+    references = as_list(reference)
+    if len(references) != 1:
+        raise ValueError(
+            f"`references` must hold one text for each example here, got {len(references)}: {references}."
+        )
+    return references[0]
+
+
+def edit_statistics(alignments, num_units: Sequence[int]) -> np.ndarray:
+    """`(examples, 4)`: substitutions, deletions, insertions and reference length, of jiwer's alignments."""
+    table = np.zeros((len(alignments), 4))
+    for row, chunks, units in zip(table, alignments, num_units):
+        for chunk in chunks:
+            reference_units = chunk.ref_end_idx - chunk.ref_start_idx
+            if chunk.type == "substitute":
+                row[0] += reference_units
+            elif chunk.type == "delete":
+                row[1] += reference_units
+            elif chunk.type == "insert":
+                row[2] += chunk.hyp_end_idx - chunk.hyp_start_idx
+        row[3] = units
+    return table
+
+
+def error_rates(name: str, totals: np.ndarray) -> dict[str, float]:
+    """Corpus-level error rates in percent, as jiwer counts them, and their three parts."""
+    substitutions, deletions, insertions, units = totals
+    # an insertion where nothing was said is an error too, of 100 % for each, as if there had been one unit
+    scale = 100 / max(units, 1)
+    return {
+        name: float(scale * (substitutions + deletions + insertions)),
+        "substitutions": float(scale * substitutions),
+        "deletions": float(scale * deletions),
+        "insertions": float(scale * insertions),
+        "reference_length": float(units),
+    }

@@ -1,0 +1,47 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+from functools import cache
+
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+from evaluation_salmonn.metrics import base
+
+
+@cache
+def _bleu(tokenize: str) -> BLEU:
+    return BLEU(tokenize=tokenize)
+
+
+class Bleu4(base.SummedMetric):
+    """
+    BLEU with n-grams up to 4, 0 to 100, by sacrebleu. `tokenize`: `"13a"` for European languages, `"zh"` for Chinese,
+    `"ja-mecab"` for Japanese.
+    """
+
+    main = "bleu"
+    higher_is_better = True
+    citation = "Post 2018, A Call for Clarity in Reporting BLEU Scores"
+
+    def missing_parts(self, tokenize: str = "13a"):
+        try:
+            _bleu(tokenize)
+        except (RuntimeError, ImportError) as error:
+            return f"BLEU with `tokenize={tokenize!r}` needs `pip install 'sacrebleu[ja]'` ({' '.join(str(error).split())})"
+        return None
+
+    def statistics(self, predictions, references, tokenize: str = "13a"):
+        # sacrebleu wants the n-th references of all examples together, and None where an example has fewer
+        references = [base.as_list(reference) for reference in references]
+        streams = [
+            [options[n] if n < len(options) else None for options in references]
+            for n in range(max(map(len, references)))
+        ]
+        return np.asarray(_bleu(tokenize)._extract_corpus_statistics(predictions, streams), dtype=np.float64)
+
+    def from_totals(self, totals, tokenize: str = "13a"):
+        score = _bleu(tokenize)._compute_score_from_stats([int(total) for total in totals])
+        return {self.main: score.score, "brevity_penalty": score.bp}
+
+    def signature(self, tokenize: str = "13a") -> str:
+        """Sacrebleu's own short description of what was computed, for the result file."""
+        return str(_bleu(tokenize).get_signature())

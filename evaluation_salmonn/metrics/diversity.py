@@ -1,0 +1,14 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+from evaluation_salmonn.metrics import base
+from evaluation_salmonn.normalizers import get_normalizer
+
+
+class Diversity(base.MeanMetric):
+    """Number of different words in an answer, averaged over answers (arXiv 2310.13289, table 2: stories)."""
+
+    main = "diversity"
+    higher_is_better = True
+
+    def example_scores(self, predictions, references):
+        normalize = get_normalizer("basic")
+        return [len(set(normalize(prediction).split())) for prediction in predictions]

@@ -1,0 +1,23 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+import jiwer
+
+from evaluation_salmonn.filters import phones
+from evaluation_salmonn.metrics import base
+
+
+class PhoneErrorRate(base.SummedMetric):
+    """
+    Phone error rate in percent, over the whole corpus: phones are separated by spaces, upper and lower case and stress
+    marks do not count. Answers must use the inventory of the references (ARPAbet for LibriSpeech).
+    """
+
+    main = "per"
+    higher_is_better = False
+
+    def statistics(self, predictions, references):
+        references = [phones(base.only_reference(reference)) for reference in references]
+        output = jiwer.process_words(references, [phones(prediction) for prediction in predictions])
+        return base.edit_statistics(output.alignments, [len(units) for units in output.references])
+
+    def from_totals(self, totals):
+        return base.error_rates(self.main, totals)

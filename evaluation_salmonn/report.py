@@ -1,0 +1,178 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+A report of a run that opens from the disk: scores beside those of the papers, and a page a task to listen and read.
+
+    report/report.md         the table as Markdown
+    report/index.html        the table, and plots
+    report/<task>.html       every example: clip, question, references, answer, what differs, scores
+    report/audio/<task>/     the clips as the model heard them
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
+
+from evaluation_salmonn.data import Example
+from evaluation_salmonn.plots import plot_distribution, plot_scores
+from evaluation_salmonn.predictions import write_atomically
+from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
+
+
+_SAMPLING_RATE = 16000
+
+
+def environment() -> Environment:
+    """Templates of this package; what they show is escaped."""
+    return Environment(
+        loader=PackageLoader("evaluation_salmonn"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def write_report(
+    run: str | Path,
+    examples: dict[str, Sequence[Example]] | None = None,
+    audio: str = "copy",
+    max_examples: int = 200,
+) -> Path:
+    """
+    Writes the report of a finished run into its folder and returns the path of its first page.
+
+    Args:
+        run: folder of the run.
+        examples: those of each task, for their clips; without them pages are silent.
+        audio: `"copy"` writes clips as they were heard, `"link"` points to files where they are, `"none"` leaves them out.
+        max_examples: examples on a task's page, the worst first.
+    """
+    if audio not in ("copy", "link", "none"):
+        raise ValueError(f"`audio` must be 'copy', 'link' or 'none', got {audio!r}.")
+    results = read_results(run)
+    folder = Path(run) / REPORT
+    folder.mkdir(exist_ok=True)
+    templates = environment()
+    plots = plot_scores(results, folder / "scores.png")
+    for name in results["tasks"]:
+        clips = {example.id: example for example in (examples or {}).get(name, ())}
+        page = _task_page(run, results, name, clips, audio, max_examples, folder)
+        write_atomically(folder / f"{name}.html", templates.get_template("task.html").render(page))
+    rows = score_rows(results)
+    write_atomically(folder / "report.md", to_markdown(results, rows))
+    index = templates.get_template("index.html").render(results=results, rows=rows, plots=plots)
+    write_atomically(folder / "index.html", index)
+    return folder / "index.html"
+
+
+def score_rows(results: dict) -> list[dict]:
+    """One row a score: `task`, `score`, `value`, `interval`, `published` and `note`, as text."""
+    rows = []
+    for name, task in results["tasks"].items():
+        for key, score in task["scores"].items():
+            published = [
+                f"{p['value']:g} ({p['model']}; {p['source']})" for p in task["published"] if p["metric"] == key
+            ]
+            known = score["value"] is not None
+            interval = known and score["low"] is not None
+            rows.append(
+                {
+                    "task": name,
+                    "level": task["level"],
+                    "score": key,
+                    "better": "higher" if score["higher_is_better"] else "lower",
+                    "value": format_value(score["value"]) if known else "–",
+                    "interval": f"{format_value(score['low'])} to {format_value(score['high'])}" if interval else "",
+                    "examples": task["num_examples"],
+                    "published": published,
+                    "note": score.get("reason", ""),
+                }
+            )
+    return rows
+
+
+def format_value(value: float) -> str:
+    """Two decimals, or three for shares between 0 and 1."""
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
+
+
+def to_markdown(results: dict, rows: Sequence[dict]) -> str:
+    """The table of scores as Markdown."""
+    model = results["model"]
+    lines = [
+        f"# Evaluation of {model['name']}",
+        "",
+        f"{model['class']}, {model['parameters'] / 1e6:.1f} M parameters, {model['dtype']}, weights {model['weights']}. "
+        "Intervals are 95 % bootstrap intervals over examples.",
+    ]
+    if results["limit"]:
+        lines += [
+            "",
+            f"**Only the first {results['limit']} examples of each task: not comparable with published values.**",
+        ]
+    lines += [
+        "",
+        "| level | task | score | better | this run | 95 % | examples | published |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        remarks = "<br>".join([*row["published"], *([row["note"]] if row["note"] else [])]).replace("|", "\\|")
+        lines.append(
+            f"| {row['level']} | {row['task']} | {row['score']} | {row['better']} | {row['value']} | {row['interval']} | "
+            f"{row['examples']} | {remarks} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _task_page(
+    run: str | Path, results: dict, name: str, clips: dict[str, Example], audio: str, max_examples: int, folder: Path
+) -> dict:
+    task, rows, per_example = results["tasks"][name], read_rows(run, name), read_per_example(run, name)
+    order = list(range(len(rows)))
+    first = next(iter(per_example), None)
+    if first is not None:
+        sign = 1 if task["scores"][first]["higher_is_better"] else -1
+        order.sort(key=lambda i: sign * per_example[first]["scores"][i])
+    shown = [
+        {
+            **rows[i],
+            "scores": {key: format_value(values["scores"][i]) for key, values in per_example.items()},
+            "difference": mark_difference(rows[i]["references"], rows[i]["prediction"]),
+            "audio": _place_audio(clips.get(rows[i]["id"]), i, name, audio, folder),
+        }
+        for i in order[:max_examples]
+    ]
+    plot = f"{name}.png"
+    has_plot = first is not None and plot_distribution(per_example[first]["scores"], first, folder / plot)
+    return {"name": name, "task": task, "examples": shown, "order": first, "plot": plot if has_plot else None}
+
+
+def _place_audio(example: Example | None, index: int, name: str, audio: str, folder: Path) -> str | None:
+    """Where a page finds the clip of an example, relative to the page."""
+    if example is None or audio == "none":
+        return None
+    if audio == "link" and len(example.clips) == 1 and isinstance(example.clips[0], (str, Path)):
+        return Path(os.path.relpath(example.clips[0], folder)).as_posix()
+    path = folder / "audio" / name / f"{index:06d}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, example.waveform(_SAMPLING_RATE), _SAMPLING_RATE)
+    return path.relative_to(folder).as_posix()
+
+
+def mark_difference(references: Sequence[str], answer: str) -> Markup:
+    """The answer as HTML, in which words that the closest reference lacks, and that it has more, are marked."""
+    words = answer.split()
+    matchers = [difflib.SequenceMatcher(None, reference.split(), words, autojunk=False) for reference in references]
+    matcher = max(matchers, key=lambda matcher: matcher.ratio())
+    parts = []
+    for kind, start, stop, new_start, new_stop in matcher.get_opcodes():
+        old, new = escape(" ".join(matcher.a[start:stop])), escape(" ".join(words[new_start:new_stop]))
+        if kind == "equal":
+            parts.append(new)
+            continue
+        parts += [Markup("<del>{}</del>").format(old)] * bool(old) + [Markup("<ins>{}</ins>").format(new)] * bool(new)
+    return Markup(" ").join(parts)
