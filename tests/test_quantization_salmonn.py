@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 from transformers import BitsAndBytesConfig
 
 from modeling_salmonn import SalmonnForConditionalGeneration
+from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 pytest.importorskip("bitsandbytes")
