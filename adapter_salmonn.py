@@ -86,7 +86,9 @@ class BaseFingerprintMixin:
         if not any(module.base_fingerprint.is_meta for module in modules):
             fingerprint = self.compute_base_fingerprint()
             for module in modules:
-                module.base_fingerprint.copy_(fingerprint)
+                # what cannot be read now, such as sharded weights, stays as it was stamped before
+                known = fingerprint.to(module.base_fingerprint)
+                module.base_fingerprint.copy_(torch.where(known.isfinite(), known, module.base_fingerprint))
 
     def _check_loaded_fingerprints(self, incompatible_keys):
         for module in self._fingerprinted_modules():
@@ -102,6 +104,7 @@ class BaseFingerprintMixin:
         recorded, found = recorded.float().cpu(), self.compute_base_fingerprint()
         if not recorded.any():
             return  # never saved, so never stamped
+        recorded = recorded.masked_fill(~recorded.any(-1, keepdim=True), torch.inf)  # nor single parameters
         # a rounding to bfloat16 on either side changes a value by less than 1 %
         differs = (recorded - found).abs() > 2**-6 * recorded.abs() + 1e-6
         differs = (differs & recorded.isfinite() & found.isfinite()).any(-1)

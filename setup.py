@@ -39,7 +39,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["datasets>=5.0"],
+    "train": ["datasets>=5.0", "jiwer>=4.0", "matplotlib>=3.8", "tensorboard>=2.16"],
     "eval": [
         "datasets>=5.0",
         "evaluate>=0.4.3",
@@ -91,7 +91,7 @@ setup(
     py_modules=MODEL_FILES,
     packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
     package_data={
-        "training_salmonn": ["prompts/*.json", "recipes/*.json"],
+        "training_salmonn": ["prompts/*.json", "recipes/*.json", "recipes/debug/*.json"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
     },
     install_requires=INSTALL_REQUIRES,

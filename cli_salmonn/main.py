@@ -6,6 +6,7 @@ The `salmonn` command.
     salmonn convert beats BEATs.pt OUT
     salmonn convert salmonn --ckpt salmonn.pth --whisper DIR --llm DIR --beats BEATs.pt OUT
     salmonn assemble --whisper DIR --llm DIR --beats BEATs.pt OUT
+    salmonn train pretrain --override model=./base 'train=["librispeech.json"]'
     salmonn evaluate MODEL --tasks asr_librispeech_clean --data asr_librispeech_clean=./LibriSpeech/test-clean
 
 Nothing that needs torch is imported before it is used, so that help appears at once.
@@ -16,7 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from cli_salmonn import evaluate
+from cli_salmonn import evaluate, train
 from cli_salmonn.commands import add_command
 
 
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert_beats(formats)
     _add_convert_salmonn(formats)
     _add_assemble(commands)
+    train.add_parsers(commands)
     evaluate.add_parsers(commands)
     return parser
 

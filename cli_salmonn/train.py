@@ -1,0 +1,174 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+The commands that train and that look at training: `train`, `activate`, `sweep-lora` and `perplexity`.
+
+They are part of the `salmonn` command. For a launcher that starts Python modules they are also a command of their own:
+
+    torchrun --nproc-per-node 8 -m cli_salmonn.train train pretrain --override model=./base train='["a.json"]'
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from cli_salmonn.commands import add_command
+
+
+TRAIN_EXAMPLES = """\
+examples:
+  salmonn train pretrain --override model=./base 'train=["librispeech.json", "clotho.jsonl"]' output_dir=runs/one
+  salmonn train my_recipe.json --override learning_rate=1e-5 --resume
+  torchrun --nproc-per-node 8 -m cli_salmonn.train train pretrain --override model=./base 'train=["a.json"]'
+
+RECIPE is a JSON file or the name of one of the project's: alignment, asr_qformer, asr_linear, asr_cross_attention,
+longform, pretrain, instruct, activate. See docs/training.md.
+"""
+
+ACTIVATE_EXAMPLES = """\
+examples:
+  salmonn activate activate --override model=./base adapter=runs/instruct/adapter 'train=["clips.json"]'
+  salmonn activate activate --only-answers --override model=./base adapter=runs/instruct/adapter 'train=["clips.json"]'
+
+The answers are written to answers.jsonl in the output folder before anything is trained. Read them, edit them, take
+lines out; with the file there, the same command tunes on what it holds.
+"""
+
+SWEEP_EXAMPLES = """\
+example:
+  salmonn sweep-lora ./base --adapter runs/instruct/adapter --data test.json --scales 0 0.25 0.5 0.75 1 --output sweep
+"""
+
+PERPLEXITY_EXAMPLES = """\
+example:
+  salmonn perplexity ./base --checkpoints runs/instruct/adapter runs/activate/checkpoint-* --data test.json \\
+      --instructions none asr story --output perplexity
+
+An instruction is a task of the prompt bank, asked in its test phrasing; "none" asks nothing.
+"""
+
+
+def add_parsers(subparsers) -> None:
+    """Adds the commands to the sub-parsers of an `argparse.ArgumentParser`; each leaves its function in `run`."""
+    train = add_command(subparsers, "train", "train a model as a recipe says", _train, TRAIN_EXAMPLES)
+    _add_recipe(train)
+    activate = add_command(subparsers, "activate", "cure task over-fitting", _activate, ACTIVATE_EXAMPLES)
+    _add_recipe(activate)
+    activate.add_argument("--only-answers", action="store_true", help="write the answers and stop")
+    sweep = add_command(
+        subparsers, "sweep-lora", "score tasks with LoRA at several strengths", _sweep_lora, SWEEP_EXAMPLES
+    )
+    _add_analysis(sweep)
+    sweep.add_argument("--scales", type=float, nargs="+", default=[0, 0.25, 0.5, 0.75, 1], metavar="X")
+    sweep.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="longest answer (default: 200)")
+    perplexity = add_command(
+        subparsers,
+        "perplexity",
+        "show how likely answers are with and without instructions",
+        _perplexity,
+        PERPLEXITY_EXAMPLES,
+    )
+    _add_analysis(perplexity)
+    perplexity.add_argument("--checkpoints", nargs="+", required=True, metavar="DIR", help="adapters to compare")
+    perplexity.add_argument("--instructions", nargs="+", default=["none"], metavar="TASK", help="default: none")
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="JSON file, or the name of a recipe of the project")
+    parser.add_argument(
+        "--override", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="fields to replace, in JSON"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="DIR",
+        help="go on from a checkpoint, the last one in the output folder if none is named",
+    )
+
+
+def _add_analysis(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of a SALMONN")
+    parser.add_argument("--adapter", metavar="DIR", help="adapter, where the model comes without one")
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="manifests or Hub ids")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many rows of each task")
+    parser.add_argument("--dtype", default="auto", help="of the weights (default: as they are saved)")
+    parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, JSON and PNG")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the commands do. Imports are here, so that help appears at once.
+
+
+def _train(options: argparse.Namespace) -> None:
+    from training_salmonn.recipes import load_recipe
+    from training_salmonn.run import run_recipe
+
+    print(f"wrote {run_recipe(load_recipe(options.recipe, options.override), options.resume)}")
+
+
+def _activate(options: argparse.Namespace) -> None:
+    from training_salmonn.activation import activate
+    from training_salmonn.recipes import load_recipe
+
+    recipe = load_recipe(options.recipe, options.override)
+    print(f"wrote {activate(recipe, options.resume, options.only_answers)}")
+
+
+def _sweep_lora(options: argparse.Namespace) -> None:
+    from training_salmonn.analysis import save_sweep, sweep_lora
+
+    model, processor, dataset = _load_for_analysis(options)
+    result = sweep_lora(model, processor, dataset, options.scales, max_new_tokens=options.max_new_tokens)
+    save_sweep(options.output, result)
+    print(f"wrote {options.output}")
+
+
+def _perplexity(options: argparse.Namespace) -> None:
+    from training_salmonn.analysis import NO_INSTRUCTION, perplexity_over_checkpoints, save_perplexity
+    from training_salmonn.prompts import PromptBank
+
+    bank = PromptBank.load()
+    instructions = {name: None if name == NO_INSTRUCTION else bank.test_prompt(name) for name in options.instructions}
+    options.adapter = options.adapter or options.checkpoints[0]  # gives the model an adapter of the right shape
+    model, processor, dataset = _load_for_analysis(options)
+    result = perplexity_over_checkpoints(model, processor, dataset, options.checkpoints, instructions)
+    save_perplexity(options.output, result)
+    print(f"wrote {options.output}")
+
+
+def _load_for_analysis(options: argparse.Namespace):
+    """Model with adapter on its device, processor, and data, at most `limit` rows of each task."""
+    import torch
+
+    from training_salmonn.data import load_training_data
+    from training_salmonn.mixing import MixturePart, mix
+    from training_salmonn.stages import load_for_inference
+
+    model, processor = load_for_inference(options.model, options.adapter, options.dtype)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    caps = {} if options.limit is None else {"*": options.limit}
+    dataset = mix([MixturePart(load_training_data(source), caps=caps) for source in options.data])
+    return model.to(device).eval(), processor, dataset
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one of the commands of this module."""
+    parser = argparse.ArgumentParser(prog="python -m cli_salmonn.train", description=__doc__.split("\n\n")[0].strip())
+    add_parsers(parser.add_subparsers(title="commands", required=True, metavar="COMMAND"))
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        options.run(options)
+    except (ValueError, TypeError) as error:
+        if options.verbose:
+            raise
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Fine-tunes a SALMONN on clips and answers in a CSV, with nothing but Trainer, PEFT and the processor:
+
+    python examples/finetune_with_trainer.py MODEL data.csv OUT
+
+`data.csv` has a row for each clip: `audio` (a path, from the folder of the CSV), `question` and `answer`. OUT becomes
+an ordinary PEFT adapter.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from peft import get_peft_model
+from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
+
+
+class CollateQuestions:
+    """Rows of the CSV to model inputs. Labels are the answer and its end, and -100 elsewhere."""
+
+    def __init__(self, processor, folder: Path):
+        self.processor, self.folder = processor, folder
+
+    def __call__(self, rows: list[dict]):
+        conversations = []
+        for row in rows:
+            clip = {"type": "audio", "path": str(self.folder / row["audio"])}
+            question = {"role": "user", "content": [clip, {"type": "text", "text": row["question"]}]}
+            conversations.append([question, {"role": "assistant", "content": row["answer"]}])
+        return self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"output_labels": True},
+        )
+
+
+def finetune(model_id: str, csv_file: str, output: str, **settings):
+    with open(csv_file, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    processor = AutoProcessor.from_pretrained(model_id, trust_remote_code=True)
+    model = AutoModelForMultimodalLM.from_pretrained(model_id, trust_remote_code=True)
+    model = get_peft_model(model, model.lora_config())
+    defaults = {"learning_rate": 3e-5, "num_train_epochs": 3, "per_device_train_batch_size": 8, "logging_steps": 10}
+    arguments = TrainingArguments(output, remove_unused_columns=False, **{**defaults, **settings})
+    collator = CollateQuestions(processor, Path(csv_file).parent)
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collator)
+    trainer.train()
+    trainer.save_model(output)
+    return trainer
+
+
+if __name__ == "__main__":
+    finetune(*sys.argv[1:])

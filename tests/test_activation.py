@@ -1,0 +1,141 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""Activation tuning, end to end on a tiny model that has been over-fitted to transcription."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+from tiny_training import TEXTS, make_story, overrides, save_clips, save_model, tones
+
+from training_salmonn.activation import activate, find_fault, make_answers, save_answers
+from training_salmonn.asking import ask
+from training_salmonn.data import load_training_data
+from training_salmonn.prompts import PromptBank
+from training_salmonn.recipes import ActivationArguments, load_recipe
+from training_salmonn.run import run_recipe
+from training_salmonn.stages import load_for_inference
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory):
+    """
+    A folder with a base model, clips and the adapter of a model that hears, and answers every story prompt with a
+    transcription: LoRA has forgotten what the LLM can do.
+    """
+    folder = tmp_path_factory.mktemp("activation")
+    base = save_model(folder / "base")
+    clips, stories = save_clips(folder / "clips"), save_clips(folder / "clips", task="story")
+    shared = {"model": base, "disable_tqdm": True}
+    aligned = run_recipe(
+        load_recipe("debug/alignment", overrides(train=[str(clips)], output_dir=folder / "aligned", **shared))
+    )
+    fields = {"train": [str(clips)], "adapter": aligned, "output_dir": folder / "asr"}
+    hearing = run_recipe(load_recipe("debug/asr_qformer", overrides(**shared | fields)))
+    fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 40, "learning_rate": 3e-3}
+    run_recipe(load_recipe("debug/instruct", overrides(output_dir=folder / "instruct", **shared | fields)))
+    return folder
+
+
+def tell(folder, adapter, lora_scale: float = 1.0) -> list[str]:
+    """What a model answers when it is asked for stories about four clips."""
+    model, processor = load_for_inference(str(folder / "base"), str(adapter))
+    prompt = PromptBank.load().test_prompt("story")
+    kwargs = {"lora_scale": lora_scale, "max_new_tokens": 12, "do_sample": False}
+    return [ask(model, processor, tones(number), prompt, **kwargs)[0][0] for number in range(4)]
+
+
+def test_activation_tuning_brings_stories_back(overfitted, tmp_path):
+    fields = {
+        "model": overfitted / "base",
+        "adapter": overfitted / "instruct" / "adapter",
+        "train": [str(overfitted / "clips" / "asr.jsonl")],
+        "answer_lora_scale": 0.0,
+        "answer_min_words": 6,
+        "answer_temperature": 0.0,
+        "output_dir": tmp_path,
+        "disable_tqdm": True,
+    }
+    before = tell(overfitted, fields["adapter"])
+    assert before == TEXTS[:4]  # over-fitted to transcription
+
+    adapter = activate(load_recipe("debug/activate", overrides(**fields)))
+
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    for row in rows:
+        number = int(row["path"].split("/")[-1].removesuffix(".wav"))
+        assert row["text"].split()[:2] == make_story(number).split()[:2]
+        assert row["task"] == "story"
+        assert row["question"] in PromptBank.load()["story"].prompts["en"]
+    assert len(json.loads((tmp_path / "curves.json").read_text())["loss"]) == 12  # one answer at each of twelve steps
+    after = tell(overfitted, adapter)
+    assert np.mean([len(text.split()) for text in after]) > 6
+    assert len(before[0].split()) == 2
+
+
+def test_answers_can_be_made_edited_and_used(overfitted, tmp_path):
+    """With the file there, nothing is generated any more, and what it says is learnt."""
+    answers = tmp_path / "mine.jsonl"
+    fields = {
+        "model": overfitted / "base",
+        "adapter": overfitted / "instruct" / "adapter",
+        "train": [str(overfitted / "clips" / "asr.jsonl")],
+        "answers": answers,
+        "answer_lora_scale": 0.0,
+        "answer_temperature": 0.0,
+        "num_answers": 2,
+        "output_dir": tmp_path / "run",
+        "max_steps": 1,
+        "disable_tqdm": True,
+    }
+    recipe = load_recipe("debug/activate", overrides(**fields))
+    assert activate(recipe, only_answers=True) == answers
+    assert len(answers.read_text().splitlines()) == 2
+    assert not (tmp_path / "run").exists()
+
+    line = json.loads(answers.read_text().splitlines()[0])
+    answers.write_text(json.dumps(line | {"text": "dog dog dog"}) + "\n")
+    activate(recipe)
+    assert load_training_data(answers)["text"] == ["dog dog dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_finished", "fault"),
+    [
+        ("one two", True, "short"),
+        ("A dog runs over the street and meets a man who sells red apples to children", False, "unfinished"),
+        ("As an AI language model, I cannot listen to the audio that you have given me", True, "refusal"),
+        ("I'm sorry, but there is nothing in this recording that I could tell you about", True, "refusal"),
+        ("I can’t hear the clip, please provide more context about what it has to say", True, "refusal"),
+        ("okay okay okay okay okay okay okay okay okay okay okay okay okay okay", True, "loop"),
+        ("the dog barks and the dog barks and the dog barks and the dog barks and", True, "loop"),
+        ("A dog runs over the street and meets a man who sells red apples to children", True, None),
+        ("She said she was sorry for the dog, which could not hear the car that came", True, None),
+    ],
+)
+def test_answers_that_must_not_be_learnt_are_found(text, is_finished, fault):
+    assert find_fault(text, is_finished, min_words=5) == fault
+
+
+def test_a_model_without_a_fit_answer_is_reported(overfitted):
+    model, processor = load_for_inference(str(overfitted / "base"), str(overfitted / "instruct" / "adapter"))
+    dataset = load_training_data(overfitted / "clips" / "asr.jsonl")
+    settings = ActivationArguments(answer_lora_scale=1.0, answer_temperature=0.0, answer_max_new_tokens=5)
+
+    with pytest.raises(
+        ValueError, match="No answer was fit to be kept \\(rejected: 16 short\\). Lower `answer_lora_scale`"
+    ):
+        make_answers(model, processor, dataset, PromptBank.load(), settings)
+
+
+def test_clips_that_are_no_files_are_written(tmp_path):
+    rows = Dataset.from_dict({"audio": [{"array": tones(0).tolist(), "sampling_rate": 16000}]})
+    audio = rows[0]["audio"] | {"array": np.array(rows[0]["audio"]["array"], "float32")}
+    save_answers(tmp_path / "answers.jsonl", [{"audio": audio, "text": "a", "task": "story", "question": "b?"}])
+
+    entry = json.loads((tmp_path / "answers.jsonl").read_text())
+    samples, rate = soundfile.read(entry["path"])
+    assert rate == 16000
+    np.testing.assert_allclose(samples, tones(0), atol=1e-4)

@@ -1,0 +1,99 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""A recipe in two processes gives the losses of one process on the same global batches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_training import overrides, save_clips, save_model
+
+
+ROOT = Path(__file__).parents[1]
+STEPS, GLOBAL_BATCH = 4, 8
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("distributed")
+    # texts of different lengths: a mean of each process's mean would be another loss
+    texts = [" ".join(["dog talk"] * (1 + number % 4)) for number in range(16)]
+    return {
+        "model": save_model(folder / "base"),
+        "train": [str(save_clips(folder / "clips", texts=texts))],
+        "max_steps": STEPS,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "save_strategy": "steps",
+        "save_steps": 2,
+    }
+
+
+def launch(processes: int, folder: Path, *launcher: str, resume: bool = False, **fields) -> list[float]:
+    """The losses of all steps of a run in so many processes."""
+    fields |= {"output_dir": folder, "per_device_train_batch_size": GLOBAL_BATCH // processes}
+    launcher = launcher or ("-m", "cli_salmonn.train")
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        "0",
+        "--standalone",
+    ]
+    command = [sys.executable, *(torchrun if processes > 1 else []), *launcher]
+    command += ["train", "debug/pretrain", *(["--resume"] if resume else []), "--override", *overrides(**fields)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [loss for _, loss in json.loads((folder / "curves.json").read_text())["loss"]]
+
+
+@pytest.fixture(scope="module")
+def single(fields, tmp_path_factory) -> list[float]:
+    return launch(1, tmp_path_factory.mktemp("single"), **fields)
+
+
+def test_ddp_equals_one_process(fields, single, tmp_path):
+    losses = launch(2, tmp_path, **fields)
+
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(single, rel=1e-4)
+    # each process keeps its own random state, and the adapter is whole
+    assert {"rng_state_0.pth", "rng_state_1.pth", "adapter_model.safetensors"} <= {
+        path.name for path in (tmp_path / "checkpoint-2").iterdir()
+    }
+
+
+def test_fsdp2_equals_one_process(fields, single, tmp_path):
+    sharding = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+
+    losses = launch(2, tmp_path, str(ROOT / "tests" / "fsdp_on_cpu.py"), **fields, fsdp=True, fsdp_config=sharding)
+
+    assert losses == pytest.approx(single, rel=1e-4)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "checkpoint-4" / "optimizer.bin").exists()  # `optimizer.pt` if nothing had been sharded
+    recorded = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    fingerprints = [tensor for name, tensor in recorded.items() if name.endswith("base_fingerprint")]
+    assert fingerprints and all(tensor.isfinite().all() and tensor.any() for tensor in fingerprints)
+
+
+@pytest.mark.slow
+def test_fsdp2_resumes(fields, single, tmp_path):
+    """Sharded weights and optimizer take up what a checkpoint of the trained part holds."""
+    sharding = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+    launcher, fields = str(ROOT / "tests" / "fsdp_on_cpu.py"), fields | {"fsdp": True, "fsdp_config": sharding}
+    launch(2, tmp_path, launcher, **fields)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
+    assert "pytorch_model_fsdp.bin" not in names  # the frozen weights are not in it
+
+    losses = launch(2, tmp_path, launcher, resume=True, **fields)
+
+    assert losses == pytest.approx(single, rel=1e-4)

@@ -1,0 +1,318 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""The trainer: the model's own loss, frozen parts in eval mode, whole checkpoints, equal resumption, NaN named."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tiny_training import TEXTS, overrides, save_clips, save_model, small_model, small_processor, tones
+
+from tiny_salmonn import question
+from training_salmonn import trainer as trainer_module
+from training_salmonn.collator import SalmonnDataCollator
+from training_salmonn.recipes import SalmonnTrainingArguments, load_recipe
+from training_salmonn.run import build_trainer, run_recipe
+from training_salmonn.stages import find_trained_modules, freeze, keep_frozen_in_eval, load_stage
+from training_salmonn.trainer import NonFiniteError, SalmonnTrainer, cut_answers, word_error_rate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base model and clips on disk."""
+    folder = tmp_path_factory.mktemp("trainer")
+    # dropout, so that a run that is resumed must find its random state
+    save_model(folder / "base", qformer_config={"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96})
+    save_clips(folder / "clips")
+    return folder
+
+
+def make_recipe(folder, output_dir, **fields):
+    defaults = {
+        "model": folder / "base",
+        "train": [str(folder / "clips" / "asr.jsonl")],
+        "output_dir": output_dir,
+        "disable_tqdm": True,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "max_steps": 6,
+        "lora_dropout": 0.1,
+    }
+    return load_recipe("debug/pretrain", overrides(**defaults | fields))
+
+
+def make_trainer(folder, output_dir, **fields) -> SalmonnTrainer:
+    recipe = make_recipe(folder, output_dir, **fields)
+    return build_trainer(recipe, *load_stage(recipe.stage))
+
+
+def make_rows(count: int = 4) -> Dataset:
+    rows = {"audio": [tones(i) for i in range(count)], "text": TEXTS[:count], "task": ["asr"] * count}
+    return Dataset.from_dict(rows | {"id": [f"clip {i}" for i in range(count)]})
+
+
+class PlainCollator:
+    """Batches of `make_rows`, with nothing drawn at random."""
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __call__(self, rows):
+        conversations = [question(np.array(row["audio"], "float32"), answer=row["text"]) for row in rows]
+        return self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"output_labels": True},
+        )
+
+
+def find_losses(folder) -> dict[int, float]:
+    return dict(map(tuple, json.loads((folder / "curves.json").read_text())["loss"]))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Loss and modes
+
+
+def make_plain_trainer(tmp_path, model, rows=None, collator=None, **settings):
+    model.add_adapter(model.lora_config(lora_dropout=0.0))
+    freeze(model, ["connector", "norms", "lora"])
+    settings = {"max_steps": 1, "per_device_train_batch_size": 4, "logging_steps": 1, "report_to": "none"} | settings
+    args = SalmonnTrainingArguments(output_dir=str(tmp_path), disable_tqdm=True, save_strategy="no", **settings)
+    collator = collator or PlainCollator(small_processor())
+    return SalmonnTrainer(model, args, data_collator=collator, train_dataset=rows or make_rows())
+
+
+def test_loss_and_gradients_are_the_models(tmp_path):
+    """One step of Trainer, over two accumulated batches, is one of the model on all rows."""
+    torch.manual_seed(1)
+    model = small_model()
+    trainer = make_plain_trainer(
+        tmp_path, model, per_device_train_batch_size=2, gradient_accumulation_steps=2, max_grad_norm=0, optim="sgd"
+    )
+    gradients = {}
+    trainer.model.model.connector.modules_to_save["default"].query_tokens.register_hook(
+        lambda gradient: gradients.setdefault("sum", torch.zeros_like(gradient)).add_(gradient)
+    )
+    batch = PlainCollator(small_processor())(list(make_rows()))
+    model.train()
+    keep_frozen_in_eval(model, find_trained_modules(model))
+    expected = model(**batch).loss
+    [expected_gradient] = torch.autograd.grad(
+        expected, [model.model.connector.modules_to_save["default"].query_tokens]
+    )
+    gradients.clear()
+
+    trainer.train()
+
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradients["sum"], expected_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_labels_are_the_answers_and_their_end_tokens():
+    processor = small_processor()
+    rows = [{"audio": tones(i), "text": text, "task": "asr"} for i, text in enumerate(TEXTS)]
+    batch = SalmonnDataCollator(processor)(rows)
+
+    for labels, text in zip(batch["labels"], TEXTS):
+        assert processor.decode(labels[labels >= 0]).strip() == text + processor.tokenizer.eos_token
+
+
+def test_frozen_parts_stay_in_eval_mode_and_unchanged(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, max_steps=4)
+    model, seen = trainer.model, []
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def look(module, *_):
+        encoders = [*model.model.speech_encoder.modules(), *model.model.beats.modules()]
+        connector = model.model.connector.modules_to_save["default"]
+        lora = model.model.language_model.layers[0].self_attn.q_proj
+        seen.append(
+            {
+                "encoders": any(module.training for module in encoders),
+                "llm": model.model.language_model.layers[0].mlp.training,
+                "connector": all(module.training for module in connector.modules()),
+                "lora_dropout": lora.lora_dropout["default"].training,
+            }
+        )
+
+    model.model.language_model.register_forward_pre_hook(look)
+    outputs = []
+    model.model.speech_encoder.register_forward_hook(lambda module, _, output: outputs.append(output[0].requires_grad))
+    trainer.train()
+
+    assert seen == [{"encoders": False, "llm": False, "connector": True, "lora_dropout": True}] * 4
+    assert outputs == [False] * 4  # no graph is kept of what is frozen
+    for name, parameter in model.named_parameters():
+        is_trained = "modules_to_save" in name or "lora_" in name
+        if is_trained and ("attention.attention.query" in name or "attention.attention.key" in name):
+            continue  # a single query attends to itself, whatever these are
+        assert torch.equal(parameter, before[name]) != is_trained, name
+
+
+def test_only_the_named_parts_are_trained(folder, tmp_path):
+    recipe = make_recipe(folder, tmp_path, trained=["connector"])
+    model, _ = load_stage(recipe.stage)
+
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained and all(".connector.modules_to_save." in name for name in trained)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(folder, tmp_path):
+    losses = []
+    for name, checkpointing in (("without", False), ("with", True)):
+        run_recipe(make_recipe(folder, tmp_path / name, max_steps=2, gradient_checkpointing=checkpointing))
+        losses.append(find_losses(tmp_path / name))
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_bfloat16_trains_float32_weights(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, max_steps=2, bf16=True, use_cpu=True, model_dtype="bfloat16")
+    trainer.train()
+
+    dtypes = {parameter.dtype for parameter in trainer.model.parameters() if parameter.requires_grad}
+    assert dtypes == {torch.float32}
+    assert trainer.model.lm_head.weight.dtype == torch.bfloat16
+    assert all(np.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def test_a_resumed_run_gives_the_same_losses(folder, tmp_path):
+    """To the last bit, over the end of an epoch, with dropout and prompts drawn at random."""
+    run_recipe(make_recipe(folder, tmp_path / "whole", save_strategy="steps", save_steps=3))
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+
+    run_recipe(make_recipe(folder, tmp_path / "resumed"), resume=True)
+
+    assert find_losses(tmp_path / "resumed") == find_losses(tmp_path / "whole")
+    adapters = [(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "resumed")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+def test_a_new_run_does_not_mix_with_an_old_one(folder, tmp_path):
+    run_recipe(make_recipe(folder, tmp_path, max_steps=1, save_strategy="steps", save_steps=1))
+
+    with pytest.raises(ValueError, match="`output_dir` .* holds checkpoint-1"):
+        run_recipe(make_recipe(folder, tmp_path))
+
+
+def test_checkpoints_hold_the_trained_part_only(folder, tmp_path):
+    run_recipe(make_recipe(folder, tmp_path, max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1))
+
+    names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "trainer_state.json"} <= names
+    assert not names & {"model.safetensors", "config.json", "training_args.bin"}
+    assert not (tmp_path / "checkpoint-1").exists()
+
+
+@pytest.mark.parametrize("moment", ["_save_rng_state", "_save_optimizer_and_scheduler", "publish"])
+def test_an_interruption_never_leaves_half_a_checkpoint(folder, tmp_path, monkeypatch, moment):
+    trainer = make_trainer(folder, tmp_path, save_strategy="steps", save_steps=2)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    original = getattr(trainer, moment, trainer_module.publish)
+    owner = trainer if hasattr(trainer, moment) else trainer_module
+    # the first checkpoint is written, the second is not
+    monkeypatch.setattr(
+        owner, moment, lambda *args: (original if trainer.state.global_step == 2 else interrupt)(*args)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.undo()
+
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    run_recipe(make_recipe(folder, tmp_path), resume=True)
+    assert sorted(find_losses(tmp_path)) == [1, 2, 3, 4, 5, 6]
+    assert not any(tmp_path.glob(".unfinished/*"))
+
+
+def test_an_adapter_of_another_shape_is_refused(folder, tmp_path):
+    adapter = run_recipe(make_recipe(folder, tmp_path / "run", max_steps=1))
+
+    with pytest.raises(ValueError, match="`lora_r` and `lora_alpha` must be those of the adapter, 8 and 32"):
+        load_stage(make_recipe(folder, tmp_path / "next", adapter=adapter, lora_r=4).stage)
+    model, _ = load_stage(make_recipe(folder, tmp_path / "next", adapter=adapter).stage)
+    assert model.model.language_model.layers[0].self_attn.q_proj.lora_dropout["default"].p == 0.1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bad batches
+
+
+class SpoilingCollator(PlainCollator):
+    """Spoils the features of one clip."""
+
+    def __call__(self, rows):
+        batch = super().__call__(rows)
+        for number, row in enumerate(rows):
+            if row["id"] == "clip 2":
+                batch["input_features"][number] = torch.nan
+        return batch
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(tmp_path):
+    collator = SpoilingCollator(small_processor())
+    trainer = make_plain_trainer(
+        tmp_path, small_model(), collator=collator, max_steps=4, per_device_train_batch_size=1
+    )
+    with pytest.raises(NonFiniteError, match=r"the loss is nan. The samples of the batch are clip 2\."):
+        trainer.train()
+
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+def test_a_gradient_that_is_not_a_number_stops_the_run(tmp_path):
+    trainer = make_plain_trainer(tmp_path, small_model(), max_steps=4)
+    query = trainer.model.model.connector.modules_to_save["default"].query_tokens
+    query.register_hook(lambda gradient: gradient * torch.inf)
+
+    with pytest.raises(
+        NonFiniteError, match="the norm of the gradient is (nan|inf). The samples of the batch are clip"
+    ):
+        trainer.train()
+    assert torch.isfinite(query).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Evaluation
+
+
+def test_prompts_are_what_comes_before_the_answer():
+    ids = torch.tensor([[5, 6, 7, 1, 2, 0], [5, 6, 1, 1, 2, 3], [0, 0, 5, 6, 8, 2]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
+    labels = torch.tensor([[-100, -100, -100, 1, 2, -100], [-100, -100, 1, 1, 2, 3], [-100, -100, -100, -100, 8, 2]])
+
+    prompts, prompt_mask = cut_answers(ids, mask, labels)
+
+    assert prompts.tolist() == [[0, 5, 6, 7], [0, 0, 5, 6], [0, 0, 5, 6]]
+    assert prompt_mask.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_evaluation_generates_as_the_model_does(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, eval=[str(folder / "clips" / "asr.jsonl")])
+    prediction = trainer.predict(trainer.eval_dataset)
+    answers = trainer.compute_metrics.decode(prediction.predictions)
+
+    model, processor = trainer.model.eval(), trainer.eval_collator.collator.processor
+    for number in (0, 7):
+        clip = trainer.eval_dataset[number]["audio"]["path"]
+        inputs = processor.apply_transcription_request(clip, prompt="Transcribe the speech.", return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        assert processor.decode(output[0], skip_special_tokens=True).strip() == answers[number]
+    assert prediction.metrics["test_wer"] > 0
+
+
+def test_word_error_rate_is_over_the_whole_set():
+    assert word_error_rate(["a b c d", "e"], ["a b c d", "x"]) == pytest.approx(1 / 5)
+    assert word_error_rate(["A b "], ["a B"]) == 0

@@ -1,0 +1,169 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Activation tuning (2310.13289, sections 3.3 and 4.2): a model that answers every question with a transcription or a
+caption gets its other abilities back from a few long answers of its own.
+
+With the scaling of LoRA turned down, the LLM follows instructions about a clip again, though it hears less well. A dozen
+such answers are drawn, sifted, written to a file that can be read and edited, and taught at full scaling, one at each
+step.
+"""
+
+import json
+import logging
+import os
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from training_salmonn.asking import ask
+from training_salmonn.data import SAMPLING_RATE, read_audio
+from training_salmonn.prompts import PromptBank
+from training_salmonn.recipes import ActivationArguments, Recipe
+from training_salmonn.run import load_sources, run_recipe
+from training_salmonn.stages import load_stage
+
+
+logger = logging.getLogger(__name__)
+
+# What an LLM says that does not take the audio embeddings for a clip.
+REFUSALS = re.compile(
+    r"\b(as an ai|language model|i(’|'| a)?m sorry|i apologi[sz]e|i (can ?not|can(’|')t|am unable|am not able)|"
+    r"(cannot|can(’|')t|unable to) (hear|listen|access|process|play)|no audio|not have (access|the ability)|"
+    r"provide (me with )?(the|an|more) (audio|recording|context|information))\b",
+    re.IGNORECASE,
+)
+NGRAM = 3
+MAX_NGRAM_SHARE = 0.2  # of all trigrams, that the most frequent one may make up
+MIN_DISTINCT_SHARE = 0.5  # different trigrams among all
+
+
+def activate(recipe: Recipe, resume: bool | str = False, only_answers: bool = False) -> Path:
+    """
+    Makes the answers that the recipe asks for, unless their file exists, and tunes on them.
+
+    Returns the folder of the tuned adapter, or the file of the answers if there are to be `only_answers`.
+    """
+    answers = Path(recipe.activation.answers or Path(recipe.training.output_dir, "answers.jsonl"))
+    with PartialState().main_process_first():
+        if not answers.exists():
+            write_answers(answers, recipe)
+    if only_answers:
+        return answers
+    tuning = replace(recipe, data=replace(recipe.data, train=[str(answers)], streaming=False))
+    return run_recipe(tuning, resume)
+
+
+def write_answers(path: Path, recipe: Recipe) -> list[dict]:
+    """Draws answers from the recipe's model for the clips in its `train`, and writes those that are fit to `path`."""
+    set_seed(recipe.training.seed)
+    model, processor = load_stage(recipe.stage, trainable=False)
+    model = model.to(recipe.training.device).eval()
+    dataset = load_sources(recipe.data.train, recipe.data, processor)
+    if dataset is None:
+        raise ValueError("`train` must name at least one source of clips to answer about, got none.")
+    bank = PromptBank.load(*recipe.data.prompts)
+    rows = make_answers(model, processor, dataset, bank, recipe.activation, recipe.training.seed)
+    save_answers(path, rows)
+    return rows
+
+
+def make_answers(
+    model, processor, dataset, bank: PromptBank, settings: ActivationArguments, seed: int = 0
+) -> list[dict]:
+    """
+    Long answers to the tasks of `settings` about the clips of `dataset`, drawn at a reduced LoRA scaling.
+
+    Returns rows with `audio`, `text`, `task` and `question`. Raises `ValueError` if no answer is fit to be kept.
+    """
+    rng, rows, rejected = random.Random(seed), [], Counter()
+    order = rng.sample(range(len(dataset)), len(dataset))
+    progress = tqdm(total=settings.num_answers, desc="answers", unit="answer")
+    for number in order:
+        if len(rows) == settings.num_answers:
+            break
+        task = settings.answer_tasks[len(rows) % len(settings.answer_tasks)]
+        prompt, audio = bank.sample(task, rng=rng), dataset[number]["audio"]
+        for text, is_finished in ask(model, processor, read_audio(audio), prompt, **_sampling(settings)):
+            reason = find_fault(text, is_finished, settings.answer_min_words)
+            if reason is None:
+                rows.append({"audio": audio, "text": text, "task": task, "question": prompt})
+                progress.update()
+                break
+            rejected[reason] += 1
+    progress.close()
+    faults = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
+    logger.info("kept %d answers, rejected: %s", len(rows), faults)
+    if not rows:
+        raise ValueError(
+            f"No answer was fit to be kept (rejected: {faults}). Lower `answer_lora_scale`, now "
+            f"{settings.answer_lora_scale}, or `answer_min_words`, now {settings.answer_min_words}."
+        )
+    if len(rows) < settings.num_answers:
+        logger.warning("only %d of %d answers: the clips are used up", len(rows), settings.num_answers)
+    return rows
+
+
+def _sampling(settings: ActivationArguments) -> dict:
+    """Arguments of `generate` for the answers to one clip."""
+    draws = settings.answer_temperature > 0
+    sampling = {"temperature": settings.answer_temperature} if draws else {}
+    return {
+        "lora_scale": settings.answer_lora_scale,
+        "max_new_tokens": settings.answer_max_new_tokens,
+        "num_beams": 1,
+        "do_sample": draws,
+        "num_return_sequences": settings.answer_attempts if draws else 1,
+        **sampling,
+    }
+
+
+def find_fault(text: str, is_finished: bool, min_words: int) -> str | None:
+    """Why an answer must not be learnt from: `"short"`, `"unfinished"`, `"refusal"` or `"loop"`; `None` if it may."""
+    words = re.findall(r"\w+", text.lower())
+    if len(words) < min_words:
+        return "short"
+    if not is_finished:
+        return "unfinished"
+    if REFUSALS.search(text):
+        return "refusal"
+    ngrams = Counter(zip(*(words[start:] for start in range(NGRAM))))
+    total = sum(ngrams.values())
+    # a few trigrams say nothing: an answer that short cannot have come around often
+    if total >= 10 and (
+        len(ngrams) < MIN_DISTINCT_SHARE * total or ngrams.most_common(1)[0][1] > max(2, MAX_NGRAM_SHARE * total)
+    ):
+        return "loop"
+    return None
+
+
+def save_answers(path: Path, rows: list[dict]) -> None:
+    """
+    Writes answers as JSONL with `path`, `text`, `task` and `question`: lines may be edited and taken out. Clips that
+    are no files of their own are written beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, row in enumerate(rows):
+        clip = _find_file(row["audio"])
+        if clip is None:
+            clip = path.with_name(f"{path.stem}_audio") / f"{number:03}.wav"
+            clip.parent.mkdir(exist_ok=True)
+            soundfile.write(clip, read_audio(row["audio"]), SAMPLING_RATE)
+        entry = {"path": str(clip.resolve()), "text": row["text"], "task": row["task"], "question": row["question"]}
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _find_file(audio) -> Path | None:
+    """The file that a cell of the column `audio` stands for, if it is one."""
+    name = audio.get("path") if isinstance(audio, dict) and audio.get("bytes") is None else audio
+    return Path(name) if isinstance(name, (str, Path)) and Path(name).is_file() else None

@@ -1,0 +1,229 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""Collation: rows of training data to model inputs, with labels on the answers only."""
+
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+from transformers.feature_extraction_utils import BatchFeature
+
+from training_salmonn.data import SAMPLING_RATE, read_audio
+from training_salmonn.manifests import MAX_TEXT_TOKENS, SILENCE_SECONDS, check_text
+from training_salmonn.prompts import PromptBank
+
+
+CONCATENATED_TASK = "asr"
+WRITTEN_WITHOUT_SPACES = ("zh", "ja", "th")
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A row that is ready: its clip `(samples,)` of 16 kHz, what is asked about it, and the answer."""
+
+    id: str
+    clip: np.ndarray
+    prompt: str
+    text: str
+    num_tokens: int
+    language: str | None
+    can_be_joined: bool
+
+
+class SalmonnDataCollator:
+    """
+    Makes batches of rows as [`load_training_data`] returns them, through the processor: the model hears the clip, reads
+    a phrasing of the task drawn from the prompt bank, and learns the answer and its end token.
+
+    Every random choice depends on `seed`, the epoch and the `id` of the row, and on nothing else: not on the number of
+    workers or processes, and not on what came before, so a run that is resumed goes on as it would have.
+
+    Args:
+        processor (`SalmonnProcessor`):
+            The processor of the model.
+        prompt_bank (`PromptBank`, *optional*):
+            What is asked for each task. That of the project by default.
+        max_text_tokens (`int`, *optional*, defaults to 300):
+            Most tokens of an answer, its end token included. A row with more is refused, never cut.
+        concatenate_probability (`float`, *optional*, defaults to 0.0):
+            Random concatenation (2309.13963): the probability that a clip of the task `asr` is joined with other ones
+            of its batch, one after the other, and its text with theirs. Each row is still seen once an epoch, in a
+            batch of fewer and longer clips.
+        concatenate_max_seconds (`float`, *optional*, defaults to 30.0):
+            Longest clip that joining makes. How long one gets is drawn anew each time.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of all random choices.
+        padding_side (`str`, *optional*, defaults to `"right"`):
+            Where shorter texts are padded. Padding is masked and never learnt, on either side.
+        pad_to_multiple_of (`int`, *optional*):
+            Pads texts to a multiple of this many tokens.
+        silence_seconds (`float`, *optional*, defaults to 0.1):
+            Silence between the clips of a row that has a list of them.
+        use_test_prompts (`bool`, *optional*, defaults to `False`):
+            Whether to ask each task in the one phrasing meant for evaluation.
+
+    Trainer must be told to leave the columns alone: `remove_unused_columns=False`.
+    """
+
+    def __init__(
+        self,
+        processor,
+        prompt_bank: PromptBank | None = None,
+        max_text_tokens: int = MAX_TEXT_TOKENS,
+        concatenate_probability: float = 0.0,
+        concatenate_max_seconds: float = 30.0,
+        seed: int = 0,
+        padding_side: str = "right",
+        pad_to_multiple_of: int | None = None,
+        silence_seconds: float = SILENCE_SECONDS,
+        use_test_prompts: bool = False,
+    ):
+        if not 0 <= concatenate_probability <= 1:
+            raise ValueError(f"`concatenate_probability` must be in [0, 1], got {concatenate_probability}.")
+        if not concatenate_max_seconds > 0:
+            raise ValueError(f"`concatenate_max_seconds` must be positive, got {concatenate_max_seconds}.")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
+        if concatenate_probability and getattr(processor.feature_extractor, "is_cached", False):
+            raise ValueError(
+                "`concatenate_probability` makes clips that no cache of features can hold, so it must be 0 with one, "
+                f"got {concatenate_probability}."
+            )
+        self.processor = processor
+        self.prompt_bank = prompt_bank or PromptBank.load()
+        self.max_text_tokens = max_text_tokens
+        self.concatenate_probability = concatenate_probability
+        self.concatenate_max_seconds = concatenate_max_seconds
+        self.seed = seed
+        self.padding_side = padding_side
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.silence_seconds = silence_seconds
+        self.use_test_prompts = use_test_prompts
+        self._answer_header = _find_answer_header(processor)
+        # in shared memory, where workers that outlive an epoch see it change
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Random choices are other ones in each epoch: say which one begins. `EpochCallback` does for `Trainer`."""
+        self._epoch.fill_(int(epoch))
+
+    def __call__(self, rows: list[dict]) -> BatchFeature:
+        """
+        Args:
+            rows (`list[dict]`):
+                Rows with `audio`, `text` and `task`, and `question`, `language` and `id` if they have them.
+
+        Returns:
+            [`BatchFeature`]: `input_ids`, `attention_mask` and `labels` (-100 but for answers and their end tokens) of
+            shape `(batch_size, sequence_length)`, `input_features` and `input_features_mask` of all segments.
+
+        Raises:
+            ValueError: on a row that cannot be used. It names the row.
+        """
+        if not rows:
+            raise ValueError("`rows` must hold at least one row, got none.")
+        samples = [self._prepare(row, index) for index, row in enumerate(rows)]
+        if self.concatenate_probability:
+            samples = self._concatenate(samples)
+        return self.processor.apply_chat_template(
+            [self._converse(sample) for sample in samples],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={
+                "output_labels": True,
+                "padding_side": self.padding_side,
+                "pad_to_multiple_of": self.pad_to_multiple_of,
+            },
+        )
+
+    def _prepare(self, row: dict, index: int) -> _Sample:
+        """Checks a row and loads its clip."""
+        row_id = str(row.get("id") or f"row {index} of the batch")
+        try:
+            text, task, question = row.get("text"), row.get("task"), row.get("question")
+            problems = check_text(text, self.processor.tokenizer, self.max_text_tokens)
+            if problems:
+                raise ValueError("; ".join(problems))
+            language = row.get("language")
+            if self.use_test_prompts:
+                prompt = self.prompt_bank.test_prompt(task, question)
+            else:
+                rng = self._rng(row_id)
+                prompt = self.prompt_bank.sample(task, question, language, rng)
+            if self._answer_header and self._answer_header in prompt:
+                raise ValueError(
+                    f"what is asked must not hold {self._answer_header!r}, which begins an answer, got {prompt!r}."
+                )
+            clip = read_audio(row.get("audio"), self.silence_seconds)
+            name = self.prompt_bank[task].name
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"`rows` holds {row_id}, which cannot be used: {error}") from error
+        num_tokens = self._count_tokens(text)
+        return _Sample(row_id, clip, prompt, text, num_tokens, language, name == CONCATENATED_TASK and not question)
+
+    def _rng(self, *names: str) -> random.Random:
+        # seeded with a string, which Python hashes alike in every process
+        return random.Random("\n".join((str(self.seed), str(self.epoch), *names)))
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
+
+    def _concatenate(self, samples: list[_Sample]) -> list[_Sample]:
+        """Joins clips of speech recognition at random (2309.13963); all others stay as they are."""
+        rng = self._rng("concatenate", *(sample.id for sample in samples))
+        waiting = [sample for sample in samples if sample.can_be_joined]
+        joined = [sample for sample in samples if not sample.can_be_joined]
+        rng.shuffle(waiting)
+        while waiting:
+            sample = waiting.pop(0)
+            if rng.random() < self.concatenate_probability:
+                # a length of its own for each, or else all would be as long as they can be
+                limit = rng.uniform(len(sample.clip) / SAMPLING_RATE, self.concatenate_max_seconds) * SAMPLING_RATE
+                for other in list(waiting):
+                    if other.language != sample.language or len(sample.clip) + len(other.clip) > limit:
+                        continue
+                    longer = self._join(sample, other)
+                    if longer.num_tokens <= self.max_text_tokens:
+                        waiting.remove(other)
+                        sample = longer
+            joined.append(sample)
+        return joined
+
+    def _join(self, first: _Sample, second: _Sample) -> _Sample:
+        """The clips one after the other, and their texts, under the prompt of the first."""
+        text = first.text.rstrip() + ("" if first.language in WRITTEN_WITHOUT_SPACES else " ") + second.text.lstrip()
+        return replace(
+            first,
+            id=f"{first.id}+{second.id}",
+            clip=np.concatenate([first.clip, second.clip]),
+            text=text,
+            num_tokens=self._count_tokens(text),
+        )
+
+    @staticmethod
+    def _converse(sample: _Sample) -> list[dict]:
+        content = [{"type": "audio", "audio": sample.clip}, {"type": "text", "text": sample.prompt}]
+        return [{"role": "user", "content": content}, {"role": "assistant", "content": sample.text}]
+
+
+def _find_answer_header(processor) -> str:
+    """What the chat template writes before an answer, such as `ASSISTANT:`. What follows it is taken for one."""
+    question = [{"role": "user", "content": "?"}]
+    start = len(processor.apply_chat_template(question, tokenize=False))
+    return processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)[start:].strip()
+
+
+class EpochCallback(TrainerCallback):
+    """Tells a collator which epoch `Trainer` begins, so that its random choices differ from epoch to epoch."""
+
+    def __init__(self, collator: SalmonnDataCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.collator.set_epoch(int((state.epoch or 0) + 1e-6))  # 2.5 where a run is resumed in the third epoch

@@ -1,0 +1,222 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Recipes: one flat JSON file says everything about a training run.
+
+A recipe holds the fields of the dataclasses below and of `transformers.TrainingArguments`. It may extend another one:
+
+    {"extends": "pretrain.json", "learning_rate": 1e-5}
+
+Single fields are replaced on the command line with `--override learning_rate=1e-5`.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser, TrainingArguments
+
+
+RECIPES = Path(__file__).parent / "recipes"
+OBJECTIVES = ("answers", "alignment")
+TRAINABLE_PARTS = ("connector", "norms", "lora")
+
+
+@dataclass
+class DataArguments:
+    """What a run hears and reads."""
+
+    train: list[Any] = field(
+        default_factory=list,
+        metadata={"help": "Sources of training data: paths or Hub ids, or objects with `source` and, optionally, `split`, "
+                  "`weight` and `caps` (samples per task)."},
+    )  # fmt: skip
+    eval: list[Any] = field(default_factory=list, metadata={"help": "Sources of the data that is evaluated on."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the training data while training, needs `max_steps`."}
+    )
+    prompts: list[str] = field(
+        default_factory=list, metadata={"help": "Files of prompts beside those of the project."}
+    )
+    max_text_tokens: int = field(default=300, metadata={"help": "Longest answer in tokens."})
+    concatenate_probability: float = field(
+        default=0.0, metadata={"help": "Share of clips that are joined with others (2309.13963, section 3.2)."}
+    )
+    concatenate_max_seconds: float = field(default=30.0, metadata={"help": "Longest clip that joining makes."})
+    feature_cache: str | None = field(
+        default=None, metadata={"help": "Folder in which the output of the frozen encoders is kept between epochs."}
+    )
+
+
+@dataclass
+class StageArguments:
+    """Which model is trained, and which parts of it."""
+
+    stage: str = field(default="custom", metadata={"help": "Name of the stage, for logs and results."})
+    objective: str = field(
+        default="answers",
+        metadata={"help": "`answers`: next token of the answers. `alignment`: CTC of the connector's output."},
+    )
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of the base model."})
+    adapter: str | None = field(default=None, metadata={"help": "Adapter of the stage before, to go on from."})
+    trained: list[str] = field(
+        default_factory=lambda: list(TRAINABLE_PARTS),
+        metadata={"help": f"Parts that are trained, of {TRAINABLE_PARTS}. All others are frozen, in eval mode."},
+    )
+    requires: dict = field(
+        default_factory=dict, metadata={"help": "Settings that the model's configuration must have for this recipe."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of LoRA."})
+    lora_alpha: float = field(default=32.0, metadata={"help": "LoRA is scaled by `lora_alpha / lora_r`."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout on LoRA's input."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "Linear layers of the LLM that get LoRA."}
+    )
+    model_dtype: str = field(
+        default="auto", metadata={"help": "Of the frozen weights. What is trained is always float32."}
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "`sdpa` or `eager`."})
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"`objective` must be one of {OBJECTIVES}, got {self.objective!r}.")
+        unknown = [part for part in self.trained if part not in TRAINABLE_PARTS]
+        if unknown or not self.trained:
+            raise ValueError(f"`trained` must name parts of {TRAINABLE_PARTS}, at least one, got {self.trained}.")
+
+
+@dataclass
+class AlignmentArguments:
+    """The warm-up of the connector, only read with `objective="alignment"`."""
+
+    alignment_vocabulary: str = field(
+        default="data",
+        metadata={
+            "help": "`data`: CTC over the tokens that the training answers hold. `all`: over the LLM's vocabulary."
+        },
+    )
+    alignment_norm: float | None = field(
+        default=None,
+        metadata={
+            "help": "Mean distance of the outputs from the mean token embedding; that of the tokens by default."
+        },
+    )
+
+    def __post_init__(self):
+        if self.alignment_vocabulary not in ("data", "all"):
+            raise ValueError(f"`alignment_vocabulary` must be 'data' or 'all', got {self.alignment_vocabulary!r}.")
+
+
+@dataclass
+class ActivationArguments:
+    """The long answers that a model gives for activation tuning, only read by `salmonn activate`."""
+
+    answers: str | None = field(default=None, metadata={"help": "JSONL file of answers: made if it does not exist."})
+    num_answers: int = field(default=12, metadata={"help": "Answers to keep: the paper used 12 stories."})
+    answer_tasks: list[str] = field(default_factory=lambda: ["story"], metadata={"help": "Tasks to ask for, in turn."})
+    answer_lora_scale: float = field(
+        default=0.5, metadata={"help": "Factor on the LoRA scaling while answering: 0.5 takes 4 to the paper's 2."}
+    )
+    answer_attempts: int = field(default=4, metadata={"help": "Answers to draw for a clip until one is kept."})
+    answer_min_words: int = field(default=30, metadata={"help": "Shortest answer to keep, in words."})
+    answer_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer in tokens."})
+    answer_temperature: float = field(default=0.8, metadata={"help": "Of sampling; 0 takes the likeliest token."})
+
+
+@dataclass
+class SalmonnTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with defaults that fit audio in, text out, and with generation while evaluating."""
+
+    predict_with_generate: bool = field(
+        default=False, metadata={"help": "Whether to generate answers while evaluating, and score them."}
+    )
+    generation_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer while evaluating."})
+    generation_num_beams: int = field(default=1, metadata={"help": "Beams while evaluating."})
+    # the collator reads columns that no model has an argument for
+    remove_unused_columns: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
+    # a batch that gives NaN is reported, not averaged away
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            # rows of features and rows of text differ in number: a batch cannot be cut for the other processes
+            self.accelerator_config.dispatch_batches = False
+
+
+SECTIONS = {
+    "data": DataArguments,
+    "stage": StageArguments,
+    "alignment": AlignmentArguments,
+    "activation": ActivationArguments,
+    "training": SalmonnTrainingArguments,
+}
+
+
+@dataclass
+class Recipe:
+    """A recipe, read: the fields by subject, and all of them as they were written."""
+
+    data: DataArguments
+    stage: StageArguments
+    alignment: AlignmentArguments
+    activation: ActivationArguments
+    training: SalmonnTrainingArguments
+    fields: dict[str, Any]
+
+
+def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """
+    Reads the recipe in a file, or one of the project's by name (`"pretrain"`), with `overrides` such as
+    `"learning_rate=1e-5"` and `'train=["a.json"]'`: values are JSON, or strings where they are none.
+
+    Raises `ValueError` on a file that is no recipe, and on fields that do not exist.
+    """
+    values = _read(find_recipe(recipe)) | dict(map(parse_override, overrides))
+    known = {item.name for section in SECTIONS.values() for item in fields(section) if item.init}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise ValueError(f"recipe {recipe}: no field {name!r}" + (f", did you mean {near[0]!r}?" if near else "."))
+    sections = HfArgumentParser(tuple(SECTIONS.values())).parse_dict(values)
+    return Recipe(*sections, fields=values)
+
+
+def list_recipes() -> list[str]:
+    """Names of the project's own recipes."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.json"))
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe that is given as a path or, for the project's own, as a name."""
+    for path in (Path(recipe), RECIPES / f"{recipe}.json"):
+        if path.is_file():
+            return path
+    raise ValueError(f"`recipe` must be a file or one of {', '.join(list_recipes())}, got {str(recipe)!r}.")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`"name=value"` to name and value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"`override` must look like name=value, got {text!r}.")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The fields of a recipe file, those of the recipe that it extends included."""
+    if path.resolve() in seen:
+        raise ValueError(f"recipe {path}: extends itself.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"recipe {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {path}: must be a JSON object, got {type(values).__name__}.")
+    base = values.pop("extends", None)
+    return values if base is None else _read(path.parent / base, (*seen, path.resolve())) | values

@@ -1,0 +1,130 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""From a recipe to a finished run: data, model, trainer, and the results folder."""
+
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from training_salmonn.alignment import AlignmentModel, AlignmentTrainer, collect_tokens
+from training_salmonn.callbacks import ResultsCallback
+from training_salmonn.collator import EpochCallback, SalmonnDataCollator
+from training_salmonn.data import load_training_data
+from training_salmonn.feature_cache import FeatureCache
+from training_salmonn.mixing import MixturePart, mix
+from training_salmonn.prompts import PromptBank
+from training_salmonn.recipes import DataArguments, Recipe
+from training_salmonn.stages import load_stage
+from training_salmonn.trainer import AnswerMetrics, SalmonnTrainer
+
+
+logger = logging.getLogger(__name__)
+
+
+def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
+    """
+    Trains as the recipe says and returns the folder of the trained adapter, `output_dir/adapter`.
+
+    With `resume=True` the run goes on from the last checkpoint in `output_dir`, if there is one, and with a folder from
+    that. Raises `ValueError` if a new run would mix with the checkpoints of an old one.
+    """
+    checkpoint = find_checkpoint(recipe.training.output_dir, resume)
+    set_seed(recipe.training.seed)
+    model, processor = load_stage(recipe.stage)
+    trainer = build_trainer(recipe, model, processor)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if isinstance(trainer, AlignmentTrainer):
+        trainer.fold()
+    return trainer.save_adapter()
+
+
+def find_checkpoint(output_dir: str, resume: bool | str) -> str | None:
+    """The checkpoint to go on from, if any."""
+    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    if isinstance(resume, str):
+        return resume
+    if last is not None and not resume:
+        raise ValueError(
+            f"`output_dir` {output_dir} holds {Path(last).name} of a run: resume it or name a new folder."
+        )
+    return last if resume else None
+
+
+def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False):
+    """
+    The mixture of a recipe's sources, or `None` if it names none.
+
+    Raises `ValueError` on a source that is not a path or an object with one, and `ManifestError` with all bad rows.
+    """
+    parts = []
+    for source in sources:
+        options = {"source": source} if isinstance(source, str) else dict(source)
+        if "source" not in options:
+            raise ValueError(f"`train` and `eval` must hold paths, or objects with a `source`, got {source!r}.")
+        weight, caps = options.pop("weight", None), options.pop("caps", {})
+        dataset = load_training_data(
+            options.pop("source"),
+            streaming=streaming,
+            prompt_bank=PromptBank.load(*data.prompts),
+            tokenizer=processor.tokenizer,
+            max_text_tokens=data.max_text_tokens,
+            **options,
+        )
+        parts.append(MixturePart(dataset, weight, caps))
+    return mix(parts) if parts else None
+
+
+def cache_features(recipe: Recipe, model, processor, dataset):
+    """Computes what the frozen encoders give for the clips of `dataset`; returns a processor that reads it."""
+    data, training = recipe.data, recipe.training
+    if data.concatenate_probability > 0:
+        raise ValueError(
+            f"`feature_cache` keeps clips as they are, so `concatenate_probability` must be 0, got "
+            f"{data.concatenate_probability}."
+        )
+    autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+    with PartialState().main_process_first():
+        cache = FeatureCache(
+            data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype
+        )
+        cache.build(dataset["audio"])
+    return cache.cached_processor(processor)
+
+
+def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
+    """The trainer of a recipe, with its data, for a model that is loaded."""
+    data, is_alignment = recipe.data, recipe.stage.objective == "alignment"
+    train = load_sources(data.train, data, processor, data.streaming)
+    if train is None:
+        raise ValueError("`train` must name at least one source of training data, got none.")
+    bank = PromptBank.load(*data.prompts)
+    collator = SalmonnDataCollator(
+        processor if data.feature_cache is None else cache_features(recipe, model, processor, train),
+        bank,
+        max_text_tokens=data.max_text_tokens,
+        concatenate_probability=data.concatenate_probability,
+        concatenate_max_seconds=data.concatenate_max_seconds,
+        seed=recipe.training.seed,
+    )
+    settings = {
+        "args": recipe.training,
+        "data_collator": collator,
+        "train_dataset": train,
+        "eval_dataset": load_sources(data.eval, data, processor),
+        # one phrasing for each task: evaluations then differ by the model only
+        "eval_collator": SalmonnDataCollator(
+            processor, bank, max_text_tokens=data.max_text_tokens, use_test_prompts=True
+        ),
+        "compute_metrics": None,
+        "callbacks": [EpochCallback(collator), ResultsCallback(recipe.fields)],
+    }
+    if is_alignment or recipe.training.predict_with_generate:
+        settings["compute_metrics"] = AnswerMetrics(processor.tokenizer)
+    if not is_alignment:
+        return SalmonnTrainer(model, **settings)
+    whole_vocabulary = recipe.alignment.alignment_vocabulary == "all" or data.streaming
+    token_ids = range(processor.tokenizer.vocab_size) if whole_vocabulary else collect_tokens(processor, train["text"])
+    return AlignmentTrainer(AlignmentModel(model, token_ids), norm=recipe.alignment.alignment_norm, **settings)
