@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny_training import TEXTS, overrides, save_clips, save_model, small_model,
 from tiny_salmonn import question
 from training_salmonn import trainer as trainer_module
 from training_salmonn.collator import SalmonnDataCollator
+from training_salmonn.manifests import ManifestError
 from training_salmonn.recipes import SalmonnTrainingArguments, load_recipe
 from training_salmonn.run import build_trainer, run_recipe
 from training_salmonn.stages import find_trained_modules, freeze, keep_frozen_in_eval, load_stage
@@ -179,6 +181,18 @@ def test_bfloat16_trains_float32_weights(folder, tmp_path):
     assert dtypes == {torch.float32}
     assert trainer.model.lm_head.weight.dtype == torch.bfloat16
     assert all(np.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+
+
+def test_bad_rows_of_all_sources_are_found_before_a_model_loads(folder, tmp_path):
+    rows = {"train": {"path": "missing.wav", "text": "x", "task": "asr"}, "eval": {"path": "also.wav", "text": ""}}
+    for name, row in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    sources = {name: [str(tmp_path / f"{name}.jsonl")] for name in rows}
+    recipe = make_recipe(folder, tmp_path / "out", model=tmp_path / "there is no model", **sources)
+    with pytest.raises(ManifestError) as error:
+        run_recipe(recipe)
+    assert {Path(problem.file).name for problem in error.value.problems} == {"train.jsonl", "eval.jsonl"}
+    assert not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 
@@ -170,7 +171,8 @@ class Recipe:
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     Reads the recipe in a file, or one of the project's by name (`"pretrain"`), with `overrides` such as
-    `"learning_rate=1e-5"` and `'train=["a.json"]'`: values are JSON, or strings where they are none.
+    `"learning_rate=1e-5"` and `'train=["a.json"]'`: values are JSON, or strings where they are none. Without an
+    accelerator `use_cpu` is on unless the recipe says otherwise.
 
     Raises `ValueError` on a file that is no recipe, and on fields that do not exist.
     """
@@ -180,7 +182,8 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise ValueError(f"recipe {recipe}: no field {name!r}" + (f", did you mean {near[0]!r}?" if near else "."))
-    sections = HfArgumentParser(tuple(SECTIONS.values())).parse_dict(values)
+    machine = {"use_cpu": not torch.accelerator.is_available()}
+    sections = HfArgumentParser(tuple(SECTIONS.values())).parse_dict(machine | values)
     return Recipe(*sections, fields=values)
 
 

@@ -14,6 +14,7 @@ from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
 from training_salmonn.data import load_training_data
 from training_salmonn.feature_cache import FeatureCache
+from training_salmonn.manifests import ManifestError, find_manifest, validate_manifest
 from training_salmonn.mixing import MixturePart, mix
 from training_salmonn.prompts import PromptBank
 from training_salmonn.recipes import DataArguments, Recipe
@@ -32,6 +33,7 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
     that. Raises `ValueError` if a new run would mix with the checkpoints of an old one.
     """
     checkpoint = find_checkpoint(recipe.training.output_dir, resume)
+    check_manifests(recipe.data)
     set_seed(recipe.training.seed)
     model, processor = load_stage(recipe.stage)
     trainer = build_trainer(recipe, model, processor)
@@ -51,6 +53,19 @@ def find_checkpoint(output_dir: str, resume: bool | str) -> str | None:
             f"`output_dir` {output_dir} holds {Path(last).name} of a run: resume it or name a new folder."
         )
     return last if resume else None
+
+
+def check_manifests(data: DataArguments) -> None:
+    """Raises a `ManifestError` with the bad rows of all local sources, before a model takes its minutes to load."""
+    bank, problems = PromptBank.load(*data.prompts), []
+    for source in [*data.train, *data.eval]:
+        options = {"source": source} if isinstance(source, str) else dict(source)
+        path = options.get("source")
+        if isinstance(path, str) and find_manifest(path) is not None:
+            known = {name: options[name] for name in ("task", "audio_root") if name in options}
+            problems += validate_manifest(path, prompt_bank=bank, max_text_tokens=data.max_text_tokens, **known)
+    if problems:
+        raise ManifestError(problems)
 
 
 def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False):
