@@ -28,28 +28,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 try:
     from .adapter_salmonn import FingerprintedModule
     from .configuration_salmonn import SalmonnConfig
+    from .modeling_beats import eager_attention_forward
 except ImportError:
     from adapter_salmonn import FingerprintedModule
     from configuration_salmonn import SalmonnConfig
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of `query` over `key` and `value`, all of shape `(batch, heads, length, head_dim)`."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+    from modeling_beats import eager_attention_forward
 
 
 class SalmonnQFormerConnector(FingerprintedModule):

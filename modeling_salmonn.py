@@ -635,6 +635,7 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
 
     def _count_audio_tokens(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> list[int]:
         """Audio tokens of each clip, whose segments `input_features_mask` numbers from 1."""
+        self.model._check_features(input_features, None)
         numbers = [1] * len(input_features)
         if input_features_mask is not None:
             numbers = input_features_mask.amax(-1).tolist()
@@ -683,6 +684,11 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
         if audio_embeds is not None and expand_size > 1:
             # rows of audio belong to prompts: copies of a prompt need all of its rows, in order
             counts = self.model.find_placeholders(input_ids, model_kwargs.get("inputs_embeds")).sum(-1).tolist()
+            if sum(counts) != len(audio_embeds):
+                raise ValueError(
+                    f"The prompt must hold one placeholder for each audio token, got {sum(counts)} placeholders for "
+                    f"{len(audio_embeds)} audio tokens."
+                )
             audio_embeds = torch.cat([rows.repeat(expand_size, 1) for rows in audio_embeds.split(counts)])
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs

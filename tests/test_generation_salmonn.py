@@ -67,7 +67,6 @@ def test_audio_is_encoded_once(model, processor):
 
 
 def test_the_placeholder_is_never_generated(model, processor):
-    model.lm_head.bias = None
     outputs = model.generate(
         **ask(processor, *CONVERSATIONS), max_new_tokens=50, do_sample=True, temperature=100.0, top_k=0
     )
@@ -180,3 +179,14 @@ def test_features_and_embeddings_together_are_refused(model, processor):
         model.generate(**inputs, audio_embeds=torch.zeros(88, 32))
     with pytest.raises(ValueError, match="`audio_embeds` needs `input_ids`"):
         model.generate(audio_embeds=torch.zeros(88, 32))
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_prompts_that_do_not_fit_their_audio_are_refused(model, processor, num_beams):
+    inputs = ask(processor, CONVERSATIONS[0])
+    inputs["input_ids"] = inputs["input_ids"].repeat(1, 2)
+    del inputs["attention_mask"]
+    with pytest.raises(ValueError, match="176 placeholders for 88 audio tokens"):
+        model.generate(**inputs, num_beams=num_beams)
+    with pytest.raises(ValueError, match=r"\(segments, 208 rows, frames\)"):
+        model.generate(torch.zeros(1, 80, 3000))
