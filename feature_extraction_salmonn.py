@@ -155,8 +155,14 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             )
         segments, lengths, numbers = self._split(validate_waveforms("raw_speech", raw_speech))
 
-        mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
-        mel = mel.reshape(len(segments), self.feature_size, -1)  # (segments, mel bins, 3000)
+        waveforms = segments
+        if not self.fixed_length:
+            # the silence up to 30 s changes nothing before it, apart from the columns whose windows reach into it
+            waveforms = segments[:, : max(lengths) + self.n_fft]
+        mel = self._whisper._torch_extract_fbank_features(waveforms.astype(np.float32), device)
+        mel = mel.reshape(
+            len(segments), self.feature_size, -1
+        )  # (segments, mel bins, frames), 3000 of a whole segment
         num_frames = mel.shape[-1] if self.fixed_length else max(lengths) // self.hop_length
         input_features = np.full(
             (len(segments), self.feature_size + self.num_fbank_bins, num_frames), self.padding_value, dtype=np.float32

@@ -335,6 +335,8 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         else:
             counts = count_windows(lengths, window, stride, self.config.pad_last_window)
             windows = windows[self._length_mask(counts, num_windows)]
+        # a selection keeps the order of axes in memory, with which linear layers are slow
+        windows = windows.contiguous()
         audio_embeds = self.connector(
             windows, attention_mask=attention_mask, text_embeddings=self.get_input_embeddings().weight
         )
@@ -532,7 +534,8 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        # contiguous: a linear layer makes a copy of its weight for each row of a slice
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep).contiguous())
         # The placeholder, an input only, has a row of zeros in the head of a converted model. Its score is then not 0 but
         # the lowest, so that all probability is the LLM's own vocabulary's.
         placeholder = logits[..., self.config.audio_token_id :][..., :1]
@@ -635,7 +638,6 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
 
     def _count_audio_tokens(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> list[int]:
         """Audio tokens of each clip, whose segments `input_features_mask` numbers from 1."""
-        self.model._check_features(input_features, None)
         numbers = [1] * len(input_features)
         if input_features_mask is not None:
             numbers = input_features_mask.amax(-1).tolist()
@@ -645,6 +647,7 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
                     f"{len(input_features)}. A pipeline that batches clips keeps one segment of each: set "
                     "`batch_size=1` or `chunk_length_s=30` for clips of more than 30 s."
                 )
+        self.model._check_features(input_features, input_features_mask)
         num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
 
         counts = []

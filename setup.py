@@ -23,7 +23,7 @@ MODEL_FILES = sorted(path.stem for ending in ("beats", "salmonn") for path in RO
 
 INSTALL_REQUIRES = [
     "torch>=2.6",
-    "transformers>=5.21,<6",
+    "transformers>=5.21,<6,!=5.24.0",  # 5.24.0 wants PEFT 0.22, which is not released yet
     "peft>=0.18",
     "accelerate>=1.1",
     "safetensors>=0.4.3",
@@ -51,6 +51,8 @@ EXTRAS = {
         "rouge-score>=0.1.2",
         "sacrebleu[ja]>=2.4",
     ],
+    # Made music; the library of FluidSynth itself is a package of the system.
+    "music": ["pyfluidsynth>=1.3"],
     # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed.
     "demo": ["espeakng-loader>=0.2.4"],
     "dev": [
@@ -91,7 +93,13 @@ setup(
     py_modules=MODEL_FILES,
     packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
     package_data={
-        "training_salmonn": ["prompts/*.json", "recipes/*.json", "recipes/debug/*.json"],
+        "training_salmonn": [
+            "prompts/*.json",
+            "recipes/*.json",
+            "recipes/*/*.json",
+            "beats_recipes/*.json",
+            "data_makers/*.json",
+        ],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
     },
     install_requires=INSTALL_REQUIRES,

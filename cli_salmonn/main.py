@@ -6,6 +6,7 @@ The `salmonn` command.
     salmonn convert beats BEATs.pt OUT
     salmonn convert salmonn --ckpt salmonn.pth --whisper DIR --llm DIR --beats BEATs.pt OUT
     salmonn assemble --whisper DIR --llm DIR --beats BEATs.pt OUT
+    salmonn make speech data/speech/train --split train --count 44000
     salmonn train pretrain --override model=./base 'train=["librispeech.json"]'
     salmonn evaluate MODEL --tasks asr_librispeech_clean --data asr_librispeech_clean=./LibriSpeech/test-clean
 
@@ -17,7 +18,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from cli_salmonn import evaluate, train
+from cli_salmonn import evaluate, make, train
 from cli_salmonn.commands import add_command
 
 
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert_beats(formats)
     _add_convert_salmonn(formats)
     _add_assemble(commands)
+    make.add_parsers(commands)
     train.add_parsers(commands)
     evaluate.add_parsers(commands)
     return parser

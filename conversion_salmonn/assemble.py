@@ -41,14 +41,32 @@ NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
 
+# The format of SmolLM2 without the system message that its own template adds: in a small model that hears clips of
+# seconds, it would be a third of every prompt.
+CHATML = """
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message['role'] + '\\n' -}}
+    {%- if message['role'] == 'assistant' -%}
+        {%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
+    {%- else -%}
+        {{- message['content'] + '<|im_end|>' -}}
+    {%- endif -%}
+    {{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+""".strip()
+
 # The small model of the demo, from parts that need no model hub. Two tokens for a third of a second: with one, there
-# would be fewer audio tokens than words take in fast speech.
+# would be fewer audio tokens than words take in fast speech. Clips are encoded as long as they are.
 NANO = {
     "whisper": "tiny.en-wheel",
     "llm": "smollm2-135m-wheel",
     "beats": "random-small",
     "num_query_tokens": 2,
     "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    "fixed_length": False,
+    "pad_last_window": True,
+    "chat_template": CHATML,
 }
 
 
@@ -64,6 +82,9 @@ def assemble(
     stride_seconds: float | None = 0.333333,
     qformer: dict | None = None,
     segment_position_embeddings: bool = False,
+    fixed_length: bool = True,
+    pad_last_window: bool = False,
+    chat_template: str | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     overwrite: bool = False,
@@ -82,6 +103,11 @@ def assemble(
         window_seconds, stride_seconds (`float`, *optional*): the windows; `None` lets the Q-Former read whole segments.
         qformer (`dict`, *optional*): settings of the Q-Former other than those of SALMONN.
         segment_position_embeddings (`bool`): whether the encoders' output says which segment of a clip it is.
+        fixed_length (`bool`): whether each segment is encoded as 30 s, as the released models need it, or as long as
+            it is.
+        pad_last_window (`bool`): whether frames at the end of a segment that do not fill a window get one.
+        chat_template (`str`, *optional*): for text; clips are added to it. That of the LLM unless given, or the released
+            models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
         dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each part keeps its own.
         overwrite (`bool`): replace what is in `output`.
@@ -96,7 +122,7 @@ def assemble(
     with output_folder(output, overwrite) as folder:
         speech, language = read_whisper(whisper), read_llm(llm)
         beats_part = None if beats is None else read_beats(beats, seed)
-        template = language.tokenizer.chat_template
+        template = chat_template or language.tokenizer.chat_template
         config = _build_config(
             speech,
             language,
@@ -107,6 +133,8 @@ def assemble(
             stride_seconds=stride_seconds if window_seconds is not None else None,
             qformer_config={"model_type": "blip_2_qformer", **QFORMER, **_check_qformer(qformer)},
             segment_position_embeddings=segment_position_embeddings,
+            fixed_length=fixed_length,
+            pad_last_window=pad_last_window,
         )
         # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
         processor = SalmonnProcessor.from_model_config(

@@ -187,6 +187,9 @@ class AlignmentTrainer(SalmonnTrainer):
     def adapted_model(self):
         return self.accelerator.unwrap_model(self.model).salmonn
 
+    def find_scored_positions(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | int]:
+        return {}  # CTC reads all of the labels
+
     def fold(self) -> float:
         """Ends the warm-up, see [`AlignmentModel.fold`]."""
         scale = self.accelerator.unwrap_model(self.model).fold(self.norm)

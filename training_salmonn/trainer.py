@@ -100,10 +100,21 @@ class SalmonnTrainer(Trainer):
         self._sample_ids = inputs.pop("sample_ids", [])
         if model.training:
             keep_frozen_in_eval(model, self._trained_modules)
+            inputs |= self.find_scored_positions(inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss).all():
             raise NonFiniteError(self._describe_batch(f"the loss is {loss.item()}"))
         return (loss, outputs) if return_outputs else loss
+
+    def find_scored_positions(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | int]:
+        """
+        `logits_to_keep` and `labels` `(batch_size, logits_to_keep)` of the positions from the first that predicts a label
+        on. The loss is the same; what the vocabulary's matrix would make of prompts is not computed.
+        """
+        is_label = (inputs["labels"] != -100).any(0)
+        first = int(is_label.int().argmax()) if is_label.any() else 0
+        kept = inputs["labels"].shape[1] - max(first - 1, 0)
+        return {"logits_to_keep": kept, "labels": inputs["labels"][:, -kept:]}
 
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm)
