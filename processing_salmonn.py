@@ -50,8 +50,10 @@ except ImportError:
 
 AUDIO_TOKEN = "<|audio|>"
 
-# Turns the parts of a message into one string: templates of text LLMs know nothing else. A clip stands between the
-# tags that the released models were trained with, and parts are separated by a space.
+# How the released models were trained to find a clip in a message.
+TAGGED_CLIP = f"<Speech>{AUDIO_TOKEN}</Speech>"
+
+# Turns the parts of a message into one string: templates of text LLMs know nothing else. Parts are separated by a space.
 _JOIN_PARTS = """
 {%- set joined = namespace(messages=[], text='') -%}
 {%- for message in messages -%}
@@ -60,7 +62,7 @@ _JOIN_PARTS = """
     {%- else -%}
         {%- set joined.text = '' -%}
         {%- for part in message['content'] -%}
-            {%- set text = '<Speech><|audio|></Speech>' if part['type'] == 'audio' else part['text'] -%}
+            {%- set text = 'CLIP' if part['type'] == 'audio' else part['text'] -%}
             {%- set joined.text = joined.text + ('' if loop.first else ' ') + text -%}
         {%- endfor -%}
         {%- set joined.messages = joined.messages + [dict(message, content=joined.text)] -%}
@@ -85,9 +87,12 @@ _USER_ASSISTANT = """
 """
 
 
-def wrap_chat_template(chat_template: str) -> str:
-    """Makes a chat template that takes clips of one, as it comes with an LLM, that takes text."""
-    return _JOIN_PARTS.strip() + chat_template
+def wrap_chat_template(chat_template: str, clip: str = TAGGED_CLIP) -> str:
+    """
+    Makes a chat template that takes clips of one, as it comes with an LLM, that takes text. `clip` is what a clip is
+    written as.
+    """
+    return _JOIN_PARTS.strip().replace("CLIP", clip) + chat_template
 
 
 SALMONN_CHAT_TEMPLATE = wrap_chat_template(_USER_ASSISTANT.strip())

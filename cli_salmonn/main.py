@@ -169,6 +169,8 @@ def _add_assemble(commands) -> None:
         text = f"{what} of the Q-Former (default: {default})"
         parser.add_argument(f"--qformer-{name}", type=int, default=default, metavar="N", help=text)
     parser.add_argument("--segment-positions", action="store_true", help="mark which segment of a long clip is read")
+    parser.add_argument("--real-length", action="store_true", help="encode clips as long as they are, not as 30 s")
+    parser.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the connector's random numbers")
     _add_dtype(parser, "default: each part keeps its own")
     _add_output(parser)
@@ -258,6 +260,8 @@ def _assemble(options: argparse.Namespace) -> None:
             "intermediate_size": options.qformer_intermediate_size,
         },
         segment_position_embeddings=options.segment_positions,
+        fixed_length=not options.real_length,
+        pad_last_window=options.pad_last_window,
         seed=options.seed,
         dtype=options.dtype,
         overwrite=options.overwrite,

@@ -20,6 +20,7 @@ beside the clips. Speech needs the programs flite and espeak-ng, music the libra
 
 INSTRUCTION_EXAMPLES = """\
 examples:
+  salmonn make instructions data/alignment.jsonl data/*/train --stage alignment
   salmonn make instructions data/pretrain.jsonl data/speech/train data/sounds/train data/music/train --stage pretrain
   salmonn make instructions data/instruct.jsonl data/*/train --stage instruct --tasks asr=20000 audio_QA=0.4
 
@@ -60,7 +61,7 @@ def _add_instructions(kinds) -> None:
     parser = add_command(kinds, "instructions", summary, _make_instructions, INSTRUCTION_EXAMPLES)
     parser.add_argument("output", metavar="FILE.jsonl", help="manifest to write")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of made clips")
-    parser.add_argument("--stage", choices=("pretrain", "instruct"), default="instruct", help="default: instruct")
+    parser.add_argument("--stage", choices=("alignment", "pretrain", "instruct"), required=True)
     parser.add_argument(
         "--tasks", nargs="+", type=_task_size, default=[], metavar="TASK=SIZE", help="sizes other than all there is"
     )
@@ -102,9 +103,9 @@ def _make_clips(options: argparse.Namespace) -> None:
 def _make_instructions(options: argparse.Namespace) -> None:
     from training_salmonn.data_makers.instructions import INSTRUCTION_TASKS, PRETRAINING_TASKS, make_instructions
 
-    tasks = PRETRAINING_TASKS if options.stage == "pretrain" else INSTRUCTION_TASKS
-    tasks = tasks | dict(options.tasks)
-    print(f"wrote {make_instructions(options.folders, options.output, tasks, options.seed)}")
+    tasks = INSTRUCTION_TASKS if options.stage == "instruct" else PRETRAINING_TASKS
+    tasks, alignment = tasks | dict(options.tasks), options.stage == "alignment"
+    print(f"wrote {make_instructions(options.folders, options.output, tasks, options.seed, alignment)}")
 
 
 def _make_benchmark(options: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
-from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from processing_salmonn import AUDIO_TOKEN, SalmonnProcessor, wrap_chat_template
 
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,10 @@ NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
 
-# The format of SmolLM2 without the system message that its own template adds: in a small model that hears clips of
-# seconds, it would be a third of every prompt.
-CHATML = """
+# The format of SmolLM2 without the system message that its own template adds, and without tags around a clip: with
+# clips of seconds, these would be half of every prompt.
+NANO_CHAT_TEMPLATE = wrap_chat_template(
+    """
 {%- for message in messages -%}
     {{- '<|im_start|>' + message['role'] + '\\n' -}}
     {%- if message['role'] == 'assistant' -%}
@@ -54,7 +55,9 @@ CHATML = """
     {{- '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-""".strip()
+""".strip(),
+    clip=AUDIO_TOKEN,
+)
 
 # The small model of the demo, from parts that need no model hub. Two tokens for a third of a second: with one, there
 # would be fewer audio tokens than words take in fast speech. Clips are encoded as long as they are.
@@ -66,7 +69,7 @@ NANO = {
     "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
     "fixed_length": False,
     "pad_last_window": True,
-    "chat_template": CHATML,
+    "chat_template": NANO_CHAT_TEMPLATE,
 }
 
 
@@ -106,8 +109,8 @@ def assemble(
         fixed_length (`bool`): whether each segment is encoded as 30 s, as the released models need it, or as long as
             it is.
         pad_last_window (`bool`): whether frames at the end of a segment that do not fill a window get one.
-        chat_template (`str`, *optional*): for text; clips are added to it. That of the LLM unless given, or the released
-            models' where it has none.
+        chat_template (`str`, *optional*): of the processor. Unless given, that of the LLM, made one that takes clips, or
+            the released models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
         dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each part keeps its own.
         overwrite (`bool`): replace what is in `output`.
@@ -122,7 +125,9 @@ def assemble(
     with output_folder(output, overwrite) as folder:
         speech, language = read_whisper(whisper), read_llm(llm)
         beats_part = None if beats is None else read_beats(beats, seed)
-        template = chat_template or language.tokenizer.chat_template
+        template = language.tokenizer.chat_template
+        if chat_template is None and template:
+            chat_template = wrap_chat_template(template)
         config = _build_config(
             speech,
             language,
@@ -137,9 +142,7 @@ def assemble(
             pad_last_window=pad_last_window,
         )
         # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
-        processor = SalmonnProcessor.from_model_config(
-            config, language.tokenizer, chat_template=wrap_chat_template(template) if template else None
-        )
+        processor = SalmonnProcessor.from_model_config(config, language.tokenizer, chat_template=chat_template)
         config.transcription_prompt_ids = processor.transcription_prompt_ids()
         state = cast(named_parts(speech, language, beats_part), dtype)
         model = build_model(config, state, "the parts", new=NEW, seed=seed)

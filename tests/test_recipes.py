@@ -11,7 +11,7 @@ from training_salmonn.recipes import RECIPES, list_recipes, load_recipe
 from training_salmonn.run import run_recipe
 
 
-FULL = [name for name in list_recipes() if not name.startswith("debug/")]
+FULL = [name for name in list_recipes() if not name.startswith(("debug/", "nano/"))]
 SETTINGS = {
     "asr_linear": {"connector_type": "linear"},
     "asr_cross_attention": {"connector_type": "cross_attention"},

@@ -84,7 +84,11 @@ class TrainedTask:
 
 
 def make_instructions(
-    folders: Sequence[str | Path], output: str | Path, tasks: Mapping[str, int | float], seed: int = 0
+    folders: Sequence[str | Path],
+    output: str | Path,
+    tasks: Mapping[str, int | float],
+    seed: int = 0,
+    alignment: bool = False,
 ) -> Path:
     """
     Writes a training manifest of the clips in `folders` and returns its path, `output`.
@@ -95,6 +99,7 @@ def make_instructions(
         tasks: name in [`TASKS`] -> how many rows: at most so many if it is an integer, and that share of all that the
             clips allow if it is a float, 1.0 for all of them. See `PRETRAINING_TASKS` and `INSTRUCTION_TASKS`.
         seed: which rows are taken. Those of one task do not depend on which other tasks there are.
+        alignment: whether answers are those of the alignment warm-up, see [`ALIGNMENT`].
 
     Raises `ValueError` on unknown tasks, impossible numbers of rows, splits that are not finished or that hold clips
     of the same name, and if there is not a single row.
@@ -102,12 +107,14 @@ def make_instructions(
     output = Path(output)
     if output.suffix != ".jsonl":
         raise ValueError(f"`output` must be a .jsonl file, got {output}.")
+    bank = ALIGNMENT if alignment else TASKS
     for task, size in tasks.items():
+        _find_task(task, bank)
         _check_size(task, size)
     clips = load_clips(folders)
     instructions = []
     for task, size in tasks.items():
-        possible = draw_instructions(task, clips, seed)
+        possible = draw_instructions(task, clips, seed, bank)
         taken = possible[: size if isinstance(size, int) else round(size * len(possible))]
         logger.info("%s: %d of %d rows", task, len(taken), len(possible))
         instructions += taken
@@ -121,7 +128,7 @@ def make_instructions(
             **({"expand_wav": [relative_path(instruction.second, folder)]} if instruction.second else {}),
             "task": instruction.task,
             **({"Q": instruction.question} if instruction.question else {}),
-            "text": (" " if instruction.task in SPOKEN_WORDS else "") + instruction.answer,
+            "text": (" " if alignment or instruction.task in SPOKEN_WORDS else "") + instruction.answer,
         }
         for name, instruction in name_instructions(instructions)
     ]
@@ -148,12 +155,14 @@ def load_clips(folders: Sequence[str | Path]) -> list[dict]:
     return list(clips.values())
 
 
-def draw_instructions(task: str, clips: Sequence[dict], seed: int = 0) -> list[Instruction]:
+def draw_instructions(
+    task: str, clips: Sequence[dict], seed: int = 0, tasks: Mapping[str, TrainedTask] | None = None
+) -> list[Instruction]:
     """
     All rows of a task that `clips` allow, in an order that depends on `seed`. Every beginning of it is a fair sample,
     and a balanced one if answers are a choice. Clips without the fact that the task needs are left out and counted.
     """
-    trained = _find_task(task)
+    trained = _find_task(task, TASKS if tasks is None else tasks)
     fitting = with_facts([clip for clip in clips if clip["kind"] == trained.kind], trained.facts)
     rng = random.Random(f"{seed} {task}")
     rng.shuffle(fitting)
@@ -196,14 +205,13 @@ def write_manifest(file: Path, rows: Iterable[dict]) -> None:
     os.replace(unfinished, file)
 
 
-def _find_task(name: str) -> TrainedTask:
-    if name not in TASKS:
-        raise ValueError(f"`tasks` must be of {sorted(TASKS)}, got {name!r}.")
-    return TASKS[name]
+def _find_task(name: str, tasks: Mapping[str, TrainedTask]) -> TrainedTask:
+    if name not in tasks:
+        raise ValueError(f"`tasks` must be of {sorted(tasks)}, got {name!r}.")
+    return tasks[name]
 
 
 def _check_size(task: str, size: int | float) -> None:
-    _find_task(task)
     if isinstance(size, bool) or not isinstance(size, (int, float)):
         raise TypeError(f"`tasks` must have a number of rows or a share of them for {task!r}, got {size!r}.")
     if size <= 0 or (isinstance(size, float) and size > 1):
@@ -328,6 +336,26 @@ def _take_turns(*lists: list) -> Iterable:
     return (entry for entries in zip_longest(*lists) for entry in entries if entry is not None)
 
 
+def _spell_labels(*facts: str):
+    """
+    A maker of rows for the alignment warm-up: what is heard, as labels in their order and nothing else, for a connector
+    that learns to write them where they are heard.
+    """
+
+    def make(clips: list[dict], rng: random.Random):
+        for clip in clips:
+            labels = [clip[fact] if isinstance(clip[fact], list) else [clip[fact]] for fact in facts]
+            yield None, " ".join(chain.from_iterable(labels)), clip, None
+
+    return make
+
+
+# Rows of the warm-up, by the task that their clips are used for later on.
+ALIGNMENT = {
+    "asr": TrainedTask("speech", ("text",), _tell("text")),
+    "audiocaption": TrainedTask("sound", ("events",), _spell_labels("events")),
+    "music_description": TrainedTask("music", ("instruments",), _spell_labels("tempo", "instruments", "mode")),
+}
 TASKS = {
     "asr": TrainedTask("speech", ("text",), _tell("text")),
     "phone_recognition": TrainedTask("speech", ("phones",), _tell("phones")),

@@ -97,6 +97,8 @@ def read_r_strings(data: bytes) -> Iterator[list[str]]:
         while data:
             stream = zlib.decompressobj()
             raw = stream.decompress(data[4:])
+            if not stream.eof:
+                raise ValueError("the R data ends inside a stream")
             data = stream.unused_data
             # "X\n", format, two versions of R, then the name of the encoding with its length
             (name_length,) = struct.unpack_from(">i", raw, 14)
