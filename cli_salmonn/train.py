@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-The commands that train and that look at training: `train`, `activate`, `sweep-lora` and `perplexity`.
+The commands that train and that look at training: `train`, `train-beats`, `widen`, `activate`, `sweep-lora` and
+`perplexity`.
 
 They are part of the `salmonn` command. For a launcher that starts Python modules they are also a command of their own:
 
@@ -23,6 +24,14 @@ examples:
 
 RECIPE is a JSON file or the name of one of the project's: alignment, asr_qformer, asr_linear, asr_cross_attention,
 longform, pretrain, instruct, activate. See docs/training.md.
+"""
+
+WIDEN_EXAMPLES = """\
+example:
+  salmonn widen ./salmonn-nano-base runs/speech/adapter runs/widened
+
+The adapter of a speech-only model becomes one of MODEL, which has BEATs beside the same Whisper and LLM. Until it is
+trained further, the answers stay those of the speech-only model.
 """
 
 ACTIVATE_EXAMPLES = """\
@@ -52,6 +61,10 @@ def add_parsers(subparsers) -> None:
     """Adds the commands to the sub-parsers of an `argparse.ArgumentParser`; each leaves its function in `run`."""
     train = add_command(subparsers, "train", "train a model as a recipe says", _train, TRAIN_EXAMPLES)
     _add_recipe(train)
+    widen = add_command(subparsers, "widen", "let a speech-only connector hear BEATs too", _widen, WIDEN_EXAMPLES)
+    widen.add_argument("model", metavar="MODEL", help="folder of a model with BEATs")
+    widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
+    widen.add_argument("output", metavar="OUT", help="folder of the adapter to write")
     activate = add_command(subparsers, "activate", "cure task over-fitting", _activate, ACTIVATE_EXAMPLES)
     _add_recipe(activate)
     activate.add_argument("--only-answers", action="store_true", help="write the answers and stop")
@@ -107,6 +120,12 @@ def _train(options: argparse.Namespace) -> None:
     from training_salmonn.run import run_recipe
 
     print(f"wrote {run_recipe(load_recipe(options.recipe, options.override), options.resume)}")
+
+
+def _widen(options: argparse.Namespace) -> None:
+    from training_salmonn.widen import widen_adapter
+
+    print(f"wrote {widen_adapter(options.model, options.adapter, options.output)}")
 
 
 def _activate(options: argparse.Namespace) -> None:

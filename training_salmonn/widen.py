@@ -1,0 +1,63 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+From a connector that was trained on speech alone to one that also hears BEATs.
+
+The speech encoder's part of the joint stream comes first, so the connector of a speech-only model fits into that of a
+model with BEATs: the weights on what BEATs gives start at zero, and the wider model answers as the narrow one did until
+it is trained further. The warm-up on speech can then run before, or while, BEATs is trained.
+"""
+
+from pathlib import Path
+
+import torch
+from peft import PeftConfig
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from transformers import AutoModelForMultimodalLM
+
+# Importing it tells Transformers' Auto classes about SALMONN.
+import modeling_salmonn  # noqa: F401
+
+
+PREFIX = "base_model.model."
+
+
+@torch.no_grad()
+def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path) -> Path:
+    """
+    Writes the adapter of a speech-only model as one of `model`, a model of the same speech encoder, LLM and connector
+    with BEATs. Returns `output`.
+
+    Raises `ValueError` if `model` has no BEATs, or if a tensor of `adapter` is anything but narrower than its own.
+    """
+    settings = PeftConfig.from_pretrained(str(adapter))
+    wide = AutoModelForMultimodalLM.from_pretrained(str(model), dtype="auto")
+    if wide.config.beats_config is None:
+        raise ValueError(f"`model` must have BEATs, got the speech-only {model}.")
+    # as the model would have it, which names BEATs' norm too
+    config = wide.lora_config(r=settings.r, lora_alpha=settings.lora_alpha)
+    config.target_modules = settings.target_modules
+    wide.add_adapter(config)
+    name = wide.active_adapters()[0]
+    weights = wide.get_adapter_state_dict(name)
+    narrow = load_peft_weights(str(adapter), "cpu")
+    for key, tensor in narrow.items():
+        key = key.removeprefix(PREFIX)
+        # which base an adapter belongs to is written when it is saved
+        if not key.endswith("base_fingerprint"):
+            weights[key] = pad_inputs(key, tensor, weights.get(key))
+    set_peft_model_state_dict(wide, weights, adapter_name=name)
+    wide.save_pretrained(str(output), adapter_only=True)
+    return Path(output)
+
+
+def pad_inputs(name: str, narrow: torch.Tensor, wide: torch.Tensor | None) -> torch.Tensor:
+    """`narrow` with zeros for the inputs, along the second axis, that only `wide` has."""
+    sizes = None if wide is None else (narrow.shape[:1] + narrow.shape[2:], wide.shape[:1] + wide.shape[2:])
+    if wide is None or narrow.ndim != wide.ndim or sizes[0] != sizes[1] or narrow.shape[1:2] > wide.shape[1:2]:
+        found = "none" if wide is None else tuple(wide.shape)
+        raise ValueError(f"`adapter` must fit into the model, but {name} has {tuple(narrow.shape)} for {found}.")
+    if narrow.shape == wide.shape:
+        return narrow.to(wide)
+    padded = torch.zeros_like(wide)
+    padded[:, : narrow.shape[1]] = narrow
+    return padded
