@@ -80,6 +80,38 @@ def find_losses(folder) -> dict[int, float]:
 # Loss and modes
 
 
+def test_prompts_are_left_out_of_the_head_and_the_loss_stays(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, lora_dropout=0.0)
+    model = trainer.model.eval()
+    batch = dict(next(iter(trainer.get_train_dataloader())))
+    batch.pop("sample_ids")
+    scored = trainer.find_scored_positions(batch)
+    losses, gradients = [], []
+    for inputs in (batch, batch | scored):
+        model.zero_grad()
+        output = model(**inputs)
+        output.loss.backward()
+        losses.append(output.loss.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+
+    assert scored["logits_to_keep"] < batch["labels"].shape[1]
+    assert (batch["labels"][:, : -scored["logits_to_keep"]] == -100).all()
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-5)
+
+
+def test_lora_learns_at_its_own_rate(folder, tmp_path):
+    trainer = make_trainer(folder, tmp_path, learning_rate=1e-4, lora_learning_rate=1e-3)
+
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    assert {rate for name, rate in rates.items() if ".lora_" in name} == {1e-3}
+    assert {rate for name, rate in rates.items() if ".lora_" not in name} == {1e-4}
+    assert len(rates) == sum(parameter.requires_grad for parameter in trainer.model.parameters())
+    assert trainer.create_optimizer() is trainer.optimizer
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(rates)
+
+
 def make_plain_trainer(tmp_path, model, rows=None, collator=None, **settings):
     model.add_adapter(model.lora_config(lora_dropout=0.0))
     freeze(model, ["connector", "norms", "lora"])

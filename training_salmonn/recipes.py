@@ -135,6 +135,9 @@ class SalmonnTrainingArguments(TrainingArguments):
     )
     generation_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer while evaluating."})
     generation_num_beams: int = field(default=1, metadata={"help": "Beams while evaluating."})
+    lora_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of LoRA; that of the connector, `learning_rate`, by default."}
+    )
     # the collator reads columns that no model has an argument for
     remove_unused_columns: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
     # a batch that gives NaN is reported, not averaged away

@@ -91,6 +91,23 @@ class SalmonnTrainer(Trainer):
         """The SALMONN whose adapter is trained."""
         return self.accelerator.unwrap_model(self.model)
 
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Trainer's optimizer, in which LoRA learns at `lora_learning_rate` where the arguments name one."""
+        is_new, rate = self.optimizer is None, getattr(self.args, "lora_learning_rate", None)
+        optimizer = super().create_optimizer(model)
+        if not is_new or rate is None:
+            return optimizer
+        lora = {id(parameter) for name, parameter in self.model.named_parameters() if ".lora_" in name}
+        for group in list(optimizer.param_groups):
+            parts = {False: [], True: []}
+            for parameter in group["params"]:
+                parts[id(parameter) in lora].append(parameter)
+            group["params"] = parts[False]
+            if parts[True]:
+                optimizer.add_param_group({**group, "params": parts[True], "lr": rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
     # ------------------------------------------------------------------------------------------------------------------
     # Loss
 
