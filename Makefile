@@ -1,11 +1,12 @@
 # Every job of the project. The first run of any of them makes the virtual environment.
 #
-#   make demo                         assemble a small model from real parts and ask it about a spoken clip
+#   make demo                         assemble the small model and ask it about speech, a sound and music
 #   make demo AUDIO=clip.wav QUESTION="What is heard?"
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make check                        ruff and mlinter, no finding allowed
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
+#   make report RUNS=runs/nano        docs/nano.md and its plots, from the files of the runs
 #   make clean                        remove the environment and what the tools left
 
 PYTHON ?= python3
@@ -14,33 +15,44 @@ VENV ?= .venv
 # with a GPU choose another build, such as TORCH=torch.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
-EXTRAS ?= dev,demo,train,eval
+# Plays the music of the demo, which leaves it out where there is no wheel of it. Its dependency PyAudio, which it needs
+# for loudspeakers only, would have to be compiled.
+MUSIC ?= tinysoundfont>=0.3.7
+EXTRAS ?= dev,train,eval
 PYTEST_ARGS ?=
 WORKERS ?= 2
 AUDIO ?=
 QUESTION ?=
 DEMO_ARGS ?=
+RUNS ?= runs/nano
 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS AUDIO QUESTION
 
 BIN := $(VENV)/bin
+# What the demo needs is installed first, and alone where only the demo runs: the rest takes as long again.
+DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
 # mlinter has rules for these kinds of files. It must be given files: a search from the root would lint the copy of
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo test test-slow check style bench clean
+.PHONY: demo test test-slow check style bench report clean
 .DEFAULT_GOAL := test
 
-$(STAMP): setup.py
+$(DEMO_STAMP): setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	-$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: "$(MUSIC)"
+	touch $(DEMO_STAMP)
+
+$(STAMP): $(DEMO_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $(STAMP)
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/python -m demo_salmonn.demo $(if $(AUDIO),--audio "$$AUDIO") $(if $(QUESTION),--question "$$QUESTION") $(DEMO_ARGS)
 
 test: $(STAMP)
@@ -60,6 +72,9 @@ style: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/benchmark_parts.py
+
+report: $(STAMP)
+	$(BIN)/python -m benchmarks.nano_report "$(RUNS)"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

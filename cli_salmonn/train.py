@@ -26,6 +26,15 @@ RECIPE is a JSON file or the name of one of the project's: alignment, asr_qforme
 longform, pretrain, instruct, activate. See docs/training.md.
 """
 
+BEATS_EXAMPLES = """\
+example:
+  salmonn train-beats runs/beats --train data/sounds/train data/music/train --validation data/sounds/validation \\
+      --test data/sounds/test data/music/test
+
+Folders are those that `salmonn make` writes. OUT is for pipeline("audio-classification") and for
+`salmonn assemble --beats OUT`; scores.json in it has the accuracy on the test folders.
+"""
+
 WIDEN_EXAMPLES = """\
 example:
   salmonn widen ./salmonn-nano-base runs/speech/adapter runs/widened
@@ -61,6 +70,14 @@ def add_parsers(subparsers) -> None:
     """Adds the commands to the sub-parsers of an `argparse.ArgumentParser`; each leaves its function in `run`."""
     train = add_command(subparsers, "train", "train a model as a recipe says", _train, TRAIN_EXAMPLES)
     _add_recipe(train)
+    beats = add_command(subparsers, "train-beats", "train a small BEATs to name what is heard", _beats, BEATS_EXAMPLES)
+    beats.add_argument("output", metavar="OUT", help="folder of the model")
+    beats.add_argument("--train", nargs="+", required=True, metavar="DIR", help="folders of made clips")
+    beats.add_argument("--validation", nargs="+", required=True, metavar="DIR", help="folders to evaluate on")
+    beats.add_argument("--test", nargs="+", default=[], metavar="DIR", help="folders to score the finished model on")
+    beats.add_argument("--recipe", default="nano", metavar="FILE", help="JSON file, or a name (default: nano)")
+    beats.add_argument("--override", nargs="+", default=[], metavar="NAME=VALUE", help="fields to replace, in JSON")
+    beats.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     widen = add_command(subparsers, "widen", "let a speech-only connector hear BEATs too", _widen, WIDEN_EXAMPLES)
     widen.add_argument("model", metavar="MODEL", help="folder of a model with BEATs")
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
@@ -120,6 +137,15 @@ def _train(options: argparse.Namespace) -> None:
     from training_salmonn.run import run_recipe
 
     print(f"wrote {run_recipe(load_recipe(options.recipe, options.override), options.resume)}")
+
+
+def _beats(options: argparse.Namespace) -> None:
+    from training_salmonn.beats_classifier import load_beats_recipe, score_beats, train_beats
+
+    recipe = load_beats_recipe(options.recipe, options.override)
+    print(f"wrote {train_beats(options.train, options.validation, options.output, recipe, options.resume)}")
+    if options.test:
+        score_beats(options.output, options.test)
 
 
 def _widen(options: argparse.Namespace) -> None:

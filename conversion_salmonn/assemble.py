@@ -1,9 +1,10 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-A new SALMONN from a Whisper, an LLM and a BEATs, with a connector that is still to be trained.
+A SALMONN of a Whisper, an LLM and a BEATs, with a connector that is still to be trained, or with a trained adapter.
 
     salmonn assemble --whisper openai/whisper-small --llm Qwen/Qwen2.5-0.5B-Instruct --beats BEATs.pt OUT
     salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small OUT
+    salmonn assemble --nano OUT
 """
 
 import logging
@@ -11,10 +12,11 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import Blip2QFormerConfig
 
 from configuration_salmonn import SalmonnConfig
-from conversion_salmonn.checkpoint_io import output_folder
+from conversion_salmonn.checkpoint_io import list_names, output_folder
 from conversion_salmonn.parts import (
     LanguagePart,
     Part,
@@ -30,6 +32,7 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
+from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import AUDIO_TOKEN, SalmonnProcessor, wrap_chat_template
 
 
@@ -37,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 # What no part brings along, and so starts from random numbers.
 NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
+
+# What PEFT saves of an adapter.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -72,6 +78,10 @@ NANO = {
     "chat_template": NANO_CHAT_TEMPLATE,
 }
 
+# What is trained of it: a BEATs and an adapter. They stand in the repository; the installed package has no weights.
+NANO_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "salmonn-nano"
+NANO_TRAINED_PARTS = ("beats", "adapter")
+
 
 def assemble(
     whisper: str | os.PathLike,
@@ -79,6 +89,7 @@ def assemble(
     beats: str | os.PathLike | None,
     output: str | os.PathLike,
     *,
+    adapter: str | os.PathLike | None = None,
     connector_type: str = "qformer",
     num_query_tokens: int = 1,
     window_seconds: float | None = 0.333333,
@@ -101,6 +112,8 @@ def assemble(
         beats (`str` or `os.PathLike`, *optional*): a released `.pt` file, a converted folder, `random-small`, or
             `None` for a model that hears speech only.
         output (`str` or `os.PathLike`): folder to write.
+        adapter (`str` or `os.PathLike`, *optional*): folder of a trained adapter, to be put beside the weights. It must
+            have been trained on these very parts, with the same settings of the connector.
         connector_type (`str`): `"qformer"`, `"linear"` or `"cross_attention"`.
         num_query_tokens (`int`): audio tokens for each window.
         window_seconds, stride_seconds (`float`, *optional*): the windows; `None` lets the Q-Former read whole segments.
@@ -119,7 +132,8 @@ def assemble(
         `Path`: `output`.
 
     Raises:
-        ValueError: if a part cannot be read or is of the wrong kind, or if the settings do not fit one another.
+        ValueError: if a part cannot be read or is of the wrong kind, if the settings do not fit one another, or if the
+            adapter was trained on other weights. Nothing is written then.
     """
     dtype = parse_dtype(dtype)
     with output_folder(output, overwrite) as folder:
@@ -148,6 +162,8 @@ def assemble(
         model = build_model(config, state, "the parts", new=NEW, seed=seed)
         if dtype is not None:
             model.to(dtype)
+        if adapter is not None:
+            _load_adapter(model, adapter)
         set_generation(model, language)
         save_all(model, processor, folder, dtype or language.dtype)
     return Path(output)
@@ -180,6 +196,58 @@ def _check_qformer(settings: dict | None) -> dict:
     return settings
 
 
-def assemble_nano(output: str | os.PathLike, **changes) -> Path:
-    """`salmonn-nano`, of 150 M parameters, assembled into `output`. `changes` are arguments of [`assemble`]."""
-    return assemble(output=output, **{**NANO, **changes})
+def _load_adapter(model: SalmonnForConditionalGeneration, folder: str | os.PathLike) -> None:
+    """Gives `model` a trained adapter. Raises `ValueError` if it was trained on other weights, or does not fit."""
+    missing = [name for name in ADAPTER_FILES if not Path(folder, name).is_file()]
+    if missing:
+        raise ValueError(f"`adapter` {folder} is no folder of an adapter, it lacks {' and '.join(missing)}")
+    try:
+        loading = model.load_adapter(str(folder))
+    except RuntimeError as error:  # Transformers has logged which ones
+        raise ValueError(f"`adapter` {folder} does not fit this model: its tensors have other sizes") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"`adapter` {folder} cannot be read, it may be truncated ({error})") from error
+    different = loading.missing_keys | loading.unexpected_keys
+    if different:
+        raise ValueError(f"`adapter` {folder} does not fit this model, which differs in {list_names(different)}")
+    # Where it was trained means nothing here: its base is beside it.
+    model.peft_config["default"].base_model_name_or_path = None
+
+
+def assemble_nano(
+    output: str | os.PathLike, checkpoint: str | os.PathLike | None = NANO_CHECKPOINT, **changes
+) -> Path:
+    """
+    `salmonn-nano`, of 150 M parameters, assembled into `output`.
+
+    Args:
+        output (`str` or `os.PathLike`): folder to write.
+        checkpoint (`str` or `os.PathLike`, *optional*): folder with what is trained, `beats` and `adapter`. By default
+            that of the repository. `None` for a model that is still to be trained.
+        changes: arguments of [`assemble`]: of a trained model only `dtype` and `overwrite`, of another one any.
+
+    Returns:
+        `Path`: `output`.
+
+    Raises:
+        ValueError: if there is no such checkpoint, if `changes` would make another model than the one that was trained,
+            and wherever [`assemble`] raises it.
+    """
+    settings = {**NANO, **changes, "qformer": {**NANO["qformer"], **(changes.get("qformer") or {})}}
+    if checkpoint is None:
+        return assemble(output=output, **settings)
+    fixed = sorted(changes.keys() - {"dtype", "overwrite"})
+    if fixed:
+        raise ValueError(
+            f"the trained salmonn-nano cannot be combined with {', '.join(fixed)}: its parts and settings are those of "
+            "its training. Only an untrained one, with no checkpoint, can be changed"
+        )
+    trained = {part: Path(checkpoint) / part for part in NANO_TRAINED_PARTS}
+    missing = [str(folder) for folder in trained.values() if not folder.is_dir()]
+    if missing:
+        raise ValueError(
+            f"`checkpoint` {checkpoint} is no checkpoint of salmonn-nano, it lacks {' and '.join(missing)}. It comes with "
+            "a clone of the repository, not with an installed package: name the folder checkpoints/salmonn-nano of a "
+            "clone, or none for an untrained model"
+        )
+    return assemble(output=output, **{**settings, **trained})

@@ -118,6 +118,9 @@ CT2_DTYPES = {
     5: torch.bfloat16,
 }
 
+# The parts of a layer norm: CTranslate2's names -> those of Transformers
+CT2_NORM = {"gamma": "weight", "beta": "bias"}
+
 
 class _Ct2Reader:
     """Reads the values of a CTranslate2 file one after another. All numbers are little-endian."""
@@ -174,38 +177,44 @@ def read_ctranslate2(data: bytes | memoryview) -> dict[str, torch.Tensor]:
 
 def whisper_encoder_names(variables: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """CTranslate2's encoder variables under the names of Transformers' `WhisperEncoder`."""
-    norm = {"gamma": "weight", "beta": "bias"}
     state = {"embed_positions.weight": variables["encoder/position_encodings/encodings"]}
     for conv in ("conv1", "conv2"):
         for kind in ("weight", "bias"):
             state[f"{conv}.{kind}"] = variables[f"encoder/{conv}/{kind}"]
-    for theirs, ours in norm.items():
+    for theirs, ours in CT2_NORM.items():
         state[f"layer_norm.{ours}"] = variables[f"encoder/layer_norm/{theirs}"]
-    for index in range(_count_layers(variables)):
-        there, here = f"encoder/layer_{index}", f"layers.{index}"
-        for theirs, ours in norm.items():
-            state[f"{here}.self_attn_layer_norm.{ours}"] = variables[f"{there}/self_attention/layer_norm/{theirs}"]
-            state[f"{here}.final_layer_norm.{ours}"] = variables[f"{there}/ffn/layer_norm/{theirs}"]
-        for kind in ("weight", "bias"):
-            # One matrix holds the three projections. Whisper's keys have no bias: theirs is a block of zeros.
-            fused = variables[f"{there}/self_attention/linear_0/{kind}"].chunk(3)
-            for name, part in zip(("q_proj", "k_proj", "v_proj"), fused):
-                if (name, kind) != ("k_proj", "bias"):
-                    state[f"{here}.self_attn.{name}.{kind}"] = part.clone()
-            state[f"{here}.self_attn.out_proj.{kind}"] = variables[f"{there}/self_attention/linear_1/{kind}"]
-            state[f"{here}.fc1.{kind}"] = variables[f"{there}/ffn/linear_0/{kind}"]
-            state[f"{here}.fc2.{kind}"] = variables[f"{there}/ffn/linear_1/{kind}"]
+    for index in range(count_layers(variables, "encoder")):
+        state |= whisper_layer_names(variables, f"encoder/layer_{index}", f"layers.{index}")
     return state
 
 
-def _count_layers(variables: dict[str, torch.Tensor]) -> int:
-    return len({name.split("/")[1] for name in variables if re.match(r"encoder/layer_\d+/", name)})
+def whisper_layer_names(variables: dict[str, torch.Tensor], there: str, here: str) -> dict[str, torch.Tensor]:
+    """Self-attention and feed-forward part of one layer, which encoder and decoder have alike."""
+    state = {}
+    for theirs, ours in CT2_NORM.items():
+        state[f"{here}.self_attn_layer_norm.{ours}"] = variables[f"{there}/self_attention/layer_norm/{theirs}"]
+        state[f"{here}.final_layer_norm.{ours}"] = variables[f"{there}/ffn/layer_norm/{theirs}"]
+    for kind in ("weight", "bias"):
+        # One matrix holds the three projections. Whisper's keys have no bias: theirs is a block of zeros.
+        fused = variables[f"{there}/self_attention/linear_0/{kind}"].chunk(3)
+        for name, part in zip(("q_proj", "k_proj", "v_proj"), fused):
+            if (name, kind) != ("k_proj", "bias"):
+                state[f"{here}.self_attn.{name}.{kind}"] = part.clone()
+        state[f"{here}.self_attn.out_proj.{kind}"] = variables[f"{there}/self_attention/linear_1/{kind}"]
+        state[f"{here}.fc1.{kind}"] = variables[f"{there}/ffn/linear_0/{kind}"]
+        state[f"{here}.fc2.{kind}"] = variables[f"{there}/ffn/linear_1/{kind}"]
+    return state
+
+
+def count_layers(variables: dict[str, torch.Tensor], stack: str) -> int:
+    """How many layers the `stack` has: `"encoder"` or `"decoder"`."""
+    return len({name.split("/")[1] for name in variables if re.match(rf"{stack}/layer_\d+/", name)})
 
 
 def whisper_config(variables: dict[str, torch.Tensor]) -> WhisperConfig:
     """The sizes of a Whisper, read off its tensors."""
     d_model, num_mel_bins, _ = variables["encoder/conv1/weight"].shape
-    layers, heads = _count_layers(variables), int(variables["encoder/num_heads"])
+    layers, heads = count_layers(variables, "encoder"), int(variables["encoder/num_heads"])
     ffn_dim = variables["encoder/layer_0/ffn/linear_0/weight"].shape[0]
     return WhisperConfig(
         d_model=d_model,
@@ -214,7 +223,7 @@ def whisper_config(variables: dict[str, torch.Tensor]) -> WhisperConfig:
         encoder_attention_heads=heads,
         encoder_ffn_dim=ffn_dim,
         max_source_positions=variables["encoder/position_encodings/encodings"].shape[0],
-        # The decoder is not used, yet its sizes stand in the configuration.
+        # SALMONN does not use the decoder, yet its sizes stand in the configuration: here, those of the encoder.
         decoder_layers=layers,
         decoder_attention_heads=heads,
         decoder_ffn_dim=ffn_dim,

