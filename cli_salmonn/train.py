@@ -1,6 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-The commands that train and that look at training: `train`, `train-beats`, `widen`, `activate`, `sweep-lora` and
+The commands that train and that look at training: `train`, `train-beats`, `widen`, `export`, `activate`, `sweep-lora` and
 `perplexity`.
 
 They are part of the `salmonn` command. For a launcher that starts Python modules they are also a command of their own:
@@ -82,6 +82,11 @@ def add_parsers(subparsers) -> None:
     widen.add_argument("model", metavar="MODEL", help="folder of a model with BEATs")
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
     widen.add_argument("output", metavar="OUT", help="folder of the adapter to write")
+    export = add_command(subparsers, "export", "write what was trained, BEATs and adapter, as 16-bit folders", _export)
+    export.add_argument("adapter", metavar="ADAPTER", help="folder of the trained adapter")
+    export.add_argument("beats", metavar="BEATS", help="folder of the BEATs that it was trained with, in float16")
+    export.add_argument("output", metavar="OUT", help="folder to write")
+    export.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
     activate = add_command(subparsers, "activate", "cure task over-fitting", _activate, ACTIVATE_EXAMPLES)
     _add_recipe(activate)
     activate.add_argument("--only-answers", action="store_true", help="write the answers and stop")
@@ -152,6 +157,12 @@ def _widen(options: argparse.Namespace) -> None:
     from training_salmonn.widen import widen_adapter
 
     print(f"wrote {widen_adapter(options.model, options.adapter, options.output)}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from training_salmonn.export import export_trained
+
+    print(f"wrote {export_trained(options.adapter, options.beats, options.output, options.overwrite)}")
 
 
 def _activate(options: argparse.Namespace) -> None:

@@ -1,0 +1,57 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""What was trained of a small SALMONN, its BEATs and its adapter, as 16-bit folders that a repository can hold."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from conversion_salmonn.checkpoint_io import output_folder
+
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, overwrite: bool = False) -> Path:
+    """
+    Writes `adapter` and `beats`, both in float16, to folders of these names in `output`, which it returns.
+
+    Train on a BEATs that is float16 already: the adapter belongs to the weights that it was trained on. Its fingerprint of
+    these stays as it is.
+
+    Raises `ValueError` if a file is missing, if BEATs is not float16, or if a number of the adapter is beyond float16.
+    """
+    adapter, beats = Path(adapter), Path(beats)
+    files = [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS, beats / "config.json", beats / "model.safetensors"]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(f"`adapter` and `beats` must be saved folders, {' and '.join(missing)} are missing")
+    wrong = {str(tensor.dtype) for tensor in load_file(beats / "model.safetensors").values()} - {"torch.float16"}
+    if wrong:
+        raise ValueError(
+            f"`beats` {beats} must be float16, as it was when the adapter was trained, got {sorted(wrong)}"
+        )
+    weights = {name: _to_half(name, tensor) for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items()}
+    settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = None  # a path on the machine that trained it
+    with output_folder(output, overwrite) as folder:
+        for name in ("adapter", "beats"):
+            (Path(folder) / name).mkdir()
+        save_file(weights, Path(folder, "adapter", ADAPTER_WEIGHTS), metadata={"format": "pt"})
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        Path(folder, "adapter", ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+        for file in sorted(beats.glob("*")):
+            if file.suffix in (".json", ".safetensors"):
+                shutil.copy(file, Path(folder, "beats", file.name))
+    return Path(output)
+
+
+def _to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if name.endswith("base_fingerprint"):
+        return tensor
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise ValueError(f"`adapter` has numbers beyond float16 in {name}")
+    return half
