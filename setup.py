@@ -98,6 +98,7 @@ setup(
             "prompts/*.json",
             "recipes/*.json",
             "recipes/*/*.json",
+            "recipes/*/*/*.json",
             "beats_recipes/*.json",
             "data_makers/*.json",
         ],

@@ -89,14 +89,15 @@ def _task_size(text: str) -> tuple[str, int | float]:
 
 
 def _make_clips(options: argparse.Namespace) -> None:
-    from training_salmonn.data_makers import effects, music, soundfont, sounds, speech
+    from training_salmonn.data_makers import effects, music, soundfont, sounds, speech, voices
     from training_salmonn.data_makers.debian import write_credits
 
     makers = {"speech": speech.make_speech, "sounds": sounds.make_sounds, "music": music.make_music}
     packages = {"speech": speech.PACKAGES, "sounds": effects.PACKAGES, "music": [soundfont.SOUNDFONT]}
     make = makers[options.kind]
     manifest = make(options.output, options.split, options.count, seed=options.seed, workers=options.workers)
-    write_credits(packages[options.kind], Path(options.output, "SOURCES.md"))
+    programs = voices.PROGRAMS if options.kind == "speech" else ()
+    write_credits(packages[options.kind], Path(options.output, "SOURCES.md"), programs)
     print(f"wrote {manifest}")
 
 

@@ -23,7 +23,8 @@ examples:
   torchrun --nproc-per-node 8 -m cli_salmonn.train train pretrain --override model=./base 'train=["a.json"]'
 
 RECIPE is a JSON file or the name of one of the project's: alignment, asr_qformer, asr_linear, asr_cross_attention,
-longform, pretrain, instruct, activate. See docs/training.md.
+longform, pretrain, instruct, activate, and nano/alignment, nano/pretrain, nano/instruct, nano/activate for the small
+model. See docs/training.md.
 """
 
 BEATS_EXAMPLES = """\

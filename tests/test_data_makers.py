@@ -58,6 +58,10 @@ def test_credits_name_licence_and_author(fake_apt, tmp_path):
     last = (tmp_path / "SOURCES.md").read_text().splitlines()[-1]
     assert last == "| some-sounds | 1.0 | its bells | CC0 | A. Author |"
 
+    debian.write_credits([PACKAGE], tmp_path / "SOURCES.md", voices.PROGRAMS)
+    names = [line.split(" | ")[:2] for line in (tmp_path / "SOURCES.md").read_text().splitlines()[4:]]
+    assert names == [["| espeak-ng", "as installed"], ["| flite", "as installed"], ["| some-sounds", "1.0"]]
+
 
 def test_without_debians_tools_the_error_names_them(monkeypatch, tmp_path):
     monkeypatch.setenv("SALMONN_CACHE", str(tmp_path))

@@ -1,6 +1,8 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Trained parts as 16-bit folders."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,9 @@ def trained(tmp_path):
     save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors")
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": 2, "base_model_name_or_path": "/home/me/base"}')
     save_file({"w": torch.ones(2).half()}, tmp_path / "beats" / "model.safetensors")
-    (tmp_path / "beats" / "config.json").write_text("{}")
+    (tmp_path / "beats" / "config.json").write_text(
+        '{"auto_map": {"AutoModel": "modeling_beats.X"}, "hidden_size": 8}'
+    )
     (tmp_path / "beats" / "modeling_beats.py").write_text("")
     return tmp_path
 
@@ -29,6 +33,7 @@ def test_weights_are_halved_and_the_fingerprint_is_not(trained):
     assert weights["connector.base_fingerprint"].tolist() == torch.tensor([1e5, 1 / 3]).tolist()
     assert "/home" not in (output / "adapter" / "adapter_config.json").read_text()
     assert sorted(file.name for file in (output / "beats").iterdir()) == ["config.json", "model.safetensors"]
+    assert json.loads((output / "beats" / "config.json").read_text()) == {"hidden_size": 8}
 
 
 def test_what_would_not_load_is_refused(trained):

@@ -11,7 +11,7 @@ from training_salmonn.recipes import RECIPES, list_recipes, load_recipe
 from training_salmonn.run import run_recipe
 
 
-FULL = [name for name in list_recipes() if not name.startswith(("debug/", "nano/"))]
+FULL = [name for name in list_recipes() if not name.startswith("debug/")]
 SETTINGS = {
     "asr_linear": {"connector_type": "linear"},
     "asr_cross_attention": {"connector_type": "cross_attention"},
@@ -146,6 +146,16 @@ def test_a_tiny_model_learns_sixteen_utterances(trained, name):
     assert find_error_rates(adapter)[-1] == 0
     assert (adapter / "adapter_model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()  # the trained part only
+
+
+def test_nanos_recipes_learn_sixteen_utterances(trained, tmp_path):
+    """The warm-up reads cached features, and LoRA is on all layers of the LLM."""
+    before, _ = trained("nano/alignment", feature_cache=tmp_path / "features")
+    assert find_error_rates(before)[-1] == 0
+    adapter, recipe = trained("nano/pretrain", adapter=before, predict_with_generate=True)
+
+    assert find_error_rates(adapter)[-1] == 0
+    assert recipe.stage.lora_r == 16 and "down_proj" in recipe.stage.lora_target_modules
 
 
 def test_the_results_folder_tells_what_was_run(trained):

@@ -51,6 +51,7 @@ class BeatsArguments:
 
     beats: dict = field(default_factory=dict, metadata={"help": "Fields of `BeatsConfig`."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "`sdpa` or `eager`, while training."})
+    saved_dtype: str = field(default="float32", metadata={"help": "Of the weights that are saved in the end."})
     max_clips: dict = field(
         default_factory=dict, metadata={"help": "Most clips of a kind to train on: `sound`, `music` or `speech`."}
     )
@@ -188,7 +189,7 @@ def train_beats(
         callbacks=[ResultsCallback(recipe.fields)],
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.model.save_pretrained(output)
+    trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(output)
     extractor.save_pretrained(output)
     return Path(output)
 
@@ -251,7 +252,7 @@ def score_beats(
     `average_precision` of each. Raises `ValueError` on folders that are not finished, on labels that the model does
     not have, and if there are no clips.
     """
-    model = BeatsForAudioClassification.from_pretrained(model_folder).eval()
+    model = BeatsForAudioClassification.from_pretrained(model_folder, dtype=torch.float32).eval()
     extractor = BeatsFeatureExtractor.from_pretrained(model_folder)
     rows = read_rows(test_folders)
     if not rows:

@@ -42,10 +42,17 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
         save_file(weights, Path(folder, "adapter", ADAPTER_WEIGHTS), metadata={"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         Path(folder, "adapter", ADAPTER_CONFIG).write_text(text, encoding="utf-8")
-        for file in sorted(beats.glob("*")):
-            if file.suffix in (".json", ".safetensors"):
-                shutil.copy(file, Path(folder, "beats", file.name))
+        shutil.copy(beats / "model.safetensors", Path(folder, "beats"))
+        for file in sorted(beats.glob("*.json")):
+            _copy_settings(file, Path(folder, "beats", file.name))
     return Path(output)
+
+
+def _copy_settings(source: Path, target: Path) -> None:
+    """Copies a JSON file, without the names of code files, which stay behind."""
+    settings = json.loads(source.read_text(encoding="utf-8"))
+    settings.pop("auto_map", None)
+    target.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -128,6 +128,8 @@ class SalmonnTrainer(Trainer):
         `logits_to_keep` and `labels` `(batch_size, logits_to_keep)` of the positions from the first that predicts a label
         on. The loss is the same; what the vocabulary's matrix would make of prompts is not computed.
         """
+        if "labels" not in inputs:
+            return {}
         is_label = (inputs["labels"] != -100).any(0)
         first = int(is_label.int().argmax()) if is_label.any() else 0
         kept = inputs["labels"].shape[1] - max(first - 1, 0)

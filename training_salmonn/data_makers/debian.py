@@ -61,16 +61,17 @@ def package_version(package: DebianPackage) -> dict[str, str]:
     return json.loads((fetch_package(package) / UNPACKED).read_text(encoding="utf-8"))
 
 
-def write_credits(packages: Iterable[DebianPackage], file: Path) -> None:
-    """Writes a table of the packages that data was made of to a Markdown file."""
+def write_credits(packages: Iterable[DebianPackage], file: Path, programs: Iterable[DebianPackage] = ()) -> None:
+    """Writes a table of what data was made of, packages and the system's own `programs`, to a Markdown file."""
+    versions = {package: package_version(package)["version"] for package in packages}
+    versions |= dict.fromkeys(programs, "as installed")
     lines = [
         "# Sources",
         "",
         "| Debian package | version | used | licence | credit |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for package in sorted(packages, key=lambda package: package.name):
-        version = package_version(package)["version"]
+    for package, version in sorted(versions.items(), key=lambda item: item[0].name):
         lines.append(f"| {package.name} | {version} | {package.used} | {package.licence} | {package.credit} |")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -140,7 +140,10 @@ def _join_clauses(paragraphs: Iterator[str]) -> Iterator[str]:
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case; nothing for a text with digits, other letters or capitals in a row."""
+    """
+    Words in lower case; nothing for a text with digits, other letters, capitals in a row, or several times 's, which
+    mostly are quotation marks.
+    """
     text = text.replace("’", "'").replace("_", " ").replace("-", " ")
     if re.search(r"[^A-Za-z',. ]|[A-Z]{2}|'s\b.*'s\b", text.rstrip("!?;:")):
         return []

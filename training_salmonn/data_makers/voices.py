@@ -13,8 +13,13 @@ import soundfile
 import soxr
 
 from training_salmonn.data import SAMPLING_RATE
+from training_salmonn.data_makers.debian import DebianPackage
 
 
+PROGRAMS = (
+    DebianPackage("flite", "voices, pronunciations", "CMU Flite licence (permissive)", "Carnegie Mellon University"),
+    DebianPackage("espeak-ng", "voices", "GPL-3+", "Jonathan Duddington, Reece Dunn and contributors"),
+)
 SILENCE = 0.01  # of the loudest sample: what is below at both ends is cut, apart from a margin
 MARGIN_SECONDS = 0.05
 
