@@ -29,7 +29,16 @@ logger = logging.getLogger(__name__)
 # Tasks of the two stages of training, each with all rows that the clips allow.
 PRETRAINING_TASKS = dict.fromkeys(("asr", "audiocaption", "music_description"), 1.0)
 INSTRUCTION_TASKS = PRETRAINING_TASKS | dict.fromkeys(
-    ("phone_recognition", "gender_recognition", "speaker_verification", "speech_QA", "audio_QA", "music_QA"), 1.0
+    (
+        "joined_asr",
+        "phone_recognition",
+        "gender_recognition",
+        "speaker_verification",
+        "speech_QA",
+        "audio_QA",
+        "music_QA",
+    ),
+    1.0,
 )
 
 # Answers in words that are spoken begin with a space: the first word is then the token that it is everywhere else.
@@ -76,11 +85,13 @@ class TrainedTask:
         facts: what a clip must have.
         make: gives all (question, answer, clip, second clip) that there are, in an order in which every beginning is a
             fair and balanced sample. The clips it takes are shuffled.
+        prompts: the name of its prompts in the bank, where that is not its own.
     """
 
     kind: str
     facts: tuple[str, ...]
     make: Callable[[list[dict], random.Random], Iterable[tuple[str | None, str, dict, dict | None]]]
+    prompts: str | None = None
 
 
 def make_instructions(
@@ -167,7 +178,7 @@ def draw_instructions(
     rng = random.Random(f"{seed} {task}")
     rng.shuffle(fitting)
     return [
-        Instruction(task, clip, answer, question, second)
+        Instruction(trained.prompts or task, clip, answer, question, second)
         for question, answer, clip, second in trained.make(fitting, rng)
     ]
 
@@ -267,6 +278,16 @@ def _compare_voices(clips: list[dict], rng: random.Random):
         yield None, NO, *two
 
 
+def _join_sentences(clips: list[dict], rng: random.Random):
+    """Two sentences that one voice says one after the other: clips longer than any of them."""
+    by_speaker = defaultdict(list)
+    for clip in clips:
+        by_speaker[clip["speaker"]].append(clip)
+    pairs = [pair for own in by_speaker.values() for pair in zip(own[::2], own[1::2])]
+    rng.shuffle(pairs)
+    return ((None, f"{first['text']} {second['text']}", first, second) for first, second in pairs)
+
+
 def _ask_about_events(clips: list[dict], rng: random.Random):
     return _take_turns(_ask_for_presence(clips, rng), _ask_for_number(clips, rng), _ask_for_order(clips, rng))
 
@@ -358,6 +379,7 @@ ALIGNMENT = {
 }
 TASKS = {
     "asr": TrainedTask("speech", ("text",), _tell("text")),
+    "joined_asr": TrainedTask("speech", ("speaker", "text"), _join_sentences, prompts="asr"),
     "phone_recognition": TrainedTask("speech", ("phones",), _tell("phones")),
     "gender_recognition": TrainedTask("speech", ("gender",), _tell_gender),
     "speaker_verification": TrainedTask("speech", ("speaker", "text"), _compare_voices),
