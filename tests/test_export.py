@@ -22,6 +22,7 @@ def trained(tmp_path):
         '{"auto_map": {"AutoModel": "modeling_beats.X"}, "hidden_size": 8}'
     )
     (tmp_path / "beats" / "modeling_beats.py").write_text("")
+    (tmp_path / "beats" / "scores.json").write_text("{}")
     return tmp_path
 
 

@@ -43,8 +43,9 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         Path(folder, "adapter", ADAPTER_CONFIG).write_text(text, encoding="utf-8")
         shutil.copy(beats / "model.safetensors", Path(folder, "beats"))
-        for file in sorted(beats.glob("*.json")):
-            _copy_settings(file, Path(folder, "beats", file.name))
+        for file in (beats / "config.json", beats / "preprocessor_config.json"):  # scores stay behind
+            if file.is_file():
+                _copy_settings(file, Path(folder, "beats", file.name))
     return Path(output)
 
 
