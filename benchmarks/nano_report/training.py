@@ -179,14 +179,14 @@ def _connector_claim(last: Mapping[str, float]) -> Claim:
 def _query_claim(last: Mapping[str, float]) -> Claim:
     one, two, four = (last[f"qformer{count}"] for count in (1, 2, 4))
     values = published.QUERIES
-    more_helps, then_less = one - two >= WER_POINTS, two - four < one - two
+    more_helps, then_less = one - two >= WER_POINTS, 0 <= two - four < one - two
     return Claim(
         "More queries help, and less and less so",
         ", ".join(f"{value:.2f}" for value in values.values())
         + f" % ({', '.join(map(str, values))} tokens in 30 s; table 3, test-clean)",
         f"{number(one)}, {number(two)}, {number(four)} % (1, 2, 4 queries in 0.333 s)",
         YES if more_helps and then_less else UNCLEAR if more_helps or one - four >= WER_POINTS else NO,
-        f"yes: two queries lower than one by at least {WER_POINTS} point, and four gain less again; unclear: only two "
+        f"yes: two queries lower than one by at least {WER_POINTS} point, and four no higher and gain less; unclear: only two "
         f"or four lower than one by at least {WER_POINTS} point",
     )
 
