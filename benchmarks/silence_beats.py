@@ -6,8 +6,7 @@ Writes an adapter that no longer hears what BEATs gives, to measure what BEATs i
     salmonn evaluate runs/base --adapter runs/instruct-without-beats --tasks nano_sound --data-dir data/benchmark ...
 
 Scale and offset of BEATs' layer norm become zero, so that the connector reads zeros in the place of BEATs, and everything
-else is as it was. To see what a model without BEATs can learn, train the result on with `trained=["connector", "lora"]`,
-which leaves the norms alone.
+else is as it was.
 """
 
 import argparse
