@@ -24,7 +24,8 @@ examples:
   salmonn make instructions data/pretrain.jsonl data/speech/train data/sounds/train data/music/train --stage pretrain
   salmonn make instructions data/instruct.jsonl data/*/train --stage instruct --tasks asr=20000 audio_QA=0.4
 
-A number is the most rows of a task, a fraction with a point the share of all rows that the clips allow.
+A number is the most rows of a task, a fraction with a point the share of all rows that the clips allow. 0 leaves
+a task out.
 """
 
 BENCHMARK_EXAMPLES = """\

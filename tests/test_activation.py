@@ -9,12 +9,12 @@ import soundfile
 from datasets import Dataset
 from tiny_training import TEXTS, make_story, overrides, save_clips, save_model, tones
 
-from training_salmonn.activation import activate, find_fault, make_answers, save_answers
+from training_salmonn.activation import activate, find_fault, make_answers, mix_sources, save_answers
 from training_salmonn.asking import ask
 from training_salmonn.data import load_training_data
 from training_salmonn.prompts import PromptBank
 from training_salmonn.recipes import ActivationArguments, load_recipe
-from training_salmonn.run import run_recipe
+from training_salmonn.run import load_sources, run_recipe
 from training_salmonn.stages import load_for_inference
 
 
@@ -99,6 +99,30 @@ def test_answers_can_be_made_edited_and_used(overfitted, tmp_path):
     answers.write_text(json.dumps(line | {"text": "dog dog dog"}) + "\n")
     activate(recipe)
     assert load_training_data(answers)["text"] == ["dog dog dog"]
+
+
+def test_training_data_is_mixed_with_the_answers(overfitted):
+    """`replay_share` of the rows are the model's training data, whose sources keep their proportions."""
+    assert mix_sources("answers.jsonl", ["a.jsonl"], 0.0) == ["answers.jsonl"]
+    assert mix_sources("answers.jsonl", ["a.jsonl", {"source": "b.jsonl", "weight": 3.0}], 0.4) == [
+        {"source": "answers.jsonl", "weight": 0.6},
+        {"source": "a.jsonl", "weight": pytest.approx(0.1)},
+        {"source": "b.jsonl", "weight": pytest.approx(0.3)},
+    ]
+
+    stories, clips = (str(overfitted / "clips" / f"{task}.jsonl") for task in ("story", "asr"))
+    _, processor = load_for_inference(str(overfitted / "base"), str(overfitted / "instruct" / "adapter"))
+    sources = mix_sources(stories, [{"source": clips, "caps": {"asr": 2}}], 0.75)
+    tasks = load_sources(sources, load_recipe("debug/activate", overrides(model=overfitted / "base")).data, processor)
+    tasks = list(tasks["task"])
+    assert set(tasks) == {"story", "asr"}
+    assert tasks.count("asr") > 1.5 * tasks.count("story")  # of two rows, many times over
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_an_impossible_share_of_training_data_is_refused(share):
+    with pytest.raises(ValueError, match="`replay_share` must be at least 0 and below 1, got"):
+        ActivationArguments(replay_share=share)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@
 import json
 import random
 import struct
+import zipfile
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +37,11 @@ def fake_apt(monkeypatch, tmp_path):
         if command[0] == "apt-get":
             (folder / f"{name}_1.0_all.deb").write_bytes(b"archive")
         elif command[1] == "-x":
-            (debian.Path(command[3]) / "usr").mkdir(parents=True)
+            files = debian.Path(command[3], "usr")
+            files.mkdir(parents=True)
+            with zipfile.ZipFile(files / "all.zip", "w") as archive:
+                archive.writestr("audio/bell.ogg", "bell")
+                archive.writestr("art/bell.png", "picture")
         return "1.0\n"
 
     monkeypatch.setattr(debian, "_run", run)
@@ -50,6 +56,13 @@ def test_a_package_is_fetched_once(fake_apt):
     assert (folder / "usr").is_dir()
     assert fake_apt == fetched
     assert debian.package_version(PACKAGE)["version"] == "1.0"
+
+
+def test_sounds_are_taken_out_of_an_archive_in_a_package(fake_apt):
+    folder = debian.fetch_package(replace(PACKAGE, archive="usr/all.zip", folder="audio"))
+
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["package.json", "bell.ogg"]
+    assert (folder / "usr/audio/bell.ogg").read_text() == "bell"
 
 
 def test_credits_name_licence_and_author(fake_apt, tmp_path):

@@ -192,6 +192,23 @@ def test_gender_is_asked_of_as_many_men_as_women(clips):
     assert not draw_instructions("gender_recognition", [clip for clip in clips if clip.get("gender") != "woman"])
 
 
+def test_the_warm_up_spells_what_is_heard_in_its_order(splits, tmp_path):
+    tasks = {"asr": 0, "gender_recognition": 3, "audiocaption": 3, "music_description": 3}
+    folders = [splits["speech/test"], splits["sounds/test"], splits["music/test"]]
+    rows = read_lines(make_instructions(folders, tmp_path / "a.jsonl", tasks, alignment=True))
+    clips = {clip["name"]: clip for clip in load_clips(folders)}
+
+    assert Counter(row["task"] for row in rows) == {task: size for task, size in tasks.items() if size}
+    for row in rows:
+        clip = clips[row["id"].rpartition("/")[0]]
+        words = {
+            "speech": lambda: [clip["gender"].capitalize(), clip["text"]],
+            "sound": lambda: clip["events"],
+            "music": lambda: [clip["tempo"], *clip["instruments"], clip["mode"]],
+        }
+        assert row["text"] == " " + " ".join(words[clip["kind"]]())
+
+
 def test_clips_without_facts_are_counted(clips, caplog):
     with caplog.at_level(logging.INFO):
         assert len(draw_instructions("phone_recognition", clips)) == 58
@@ -208,7 +225,7 @@ def test_wishes_that_cannot_be_met_are_refused(splits, tmp_path):
     folders, file = [splits["music/test"]], tmp_path / "a.jsonl"
     with pytest.raises(ValueError, match="`tasks` must be of .*got 'keywords'"):
         make_instructions(folders, file, {"keywords": 1.0})
-    for size in (0, -1, 1.5, 0.0):
+    for size in (-1, 1.5, -0.5):
         with pytest.raises(ValueError, match=f"for 'asr', got {size}"):
             make_instructions(folders, file, {"asr": size})
     for size in (True, "all", None):

@@ -5,7 +5,7 @@ caption gets its other abilities back from a few long answers of its own.
 
 With the scaling of LoRA turned down, the LLM follows instructions about a clip again, though it hears less well. A dozen
 such answers are drawn, sifted, written to a file that can be read and edited, and taught at full scaling, one at each
-step.
+step. A small LLM needs more steps than the paper's twelve: with a `replay_share` it is reminded of its training meanwhile.
 """
 
 import json
@@ -56,8 +56,22 @@ def activate(recipe: Recipe, resume: bool | str = False, only_answers: bool = Fa
             write_answers(answers, recipe)
     if only_answers:
         return answers
-    tuning = replace(recipe, data=replace(recipe.data, train=[str(answers)], streaming=False))
-    return run_recipe(tuning, resume)
+    sources = mix_sources(str(answers), recipe.data.train, recipe.activation.replay_share)
+    return run_recipe(replace(recipe, data=replace(recipe.data, train=sources, streaming=False)), resume)
+
+
+def mix_sources(answers: str, train: list, replay_share: float) -> list:
+    """
+    What is tuned on, as in the `train` of a recipe: the file of answers and, for `replay_share` of all rows, the sources
+    of `train` in the proportions that they have among themselves.
+    """
+    if replay_share == 0:
+        return [answers]
+    replayed = [{"source": source} if isinstance(source, str) else dict(source) for source in train]
+    weights = [source.get("weight", 1.0) for source in replayed]
+    return [{"source": answers, "weight": 1 - replay_share}] + [
+        source | {"weight": replay_share * weight / sum(weights)} for source, weight in zip(replayed, weights)
+    ]
 
 
 def write_answers(path: Path, recipe: Recipe) -> list[dict]:

@@ -124,6 +124,15 @@ class ActivationArguments:
     answer_min_words: int = field(default=30, metadata={"help": "Shortest answer to keep, in words."})
     answer_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer in tokens."})
     answer_temperature: float = field(default=0.8, metadata={"help": "Of sampling; 0 takes the likeliest token."})
+    replay_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of the rows tuned on that are those of `train` with their own answers, so that many "
+                  "steps do not unlearn them. 0 in the paper."},
+    )  # fmt: skip
+
+    def __post_init__(self):
+        if not 0 <= self.replay_share < 1:
+            raise ValueError(f"`replay_share` must be at least 0 and below 1, got {self.replay_share}.")
 
 
 @dataclass

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,19 @@ UNPACKED = "package.json"
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package: what of it is used, under which licence, and whom to credit."""
+    """
+    A package: what of it is used, under which licence, and whom to credit.
+
+    `archive` and `folder` are for packages whose files are in a zip archive: the folder in it that is unpacked beside
+    the archive, which is deleted then.
+    """
 
     name: str
     used: str
     licence: str
     credit: str
+    archive: str | None = None
+    folder: str | None = None
 
 
 def fetch_package(package: DebianPackage) -> Path:
@@ -47,6 +55,8 @@ def fetch_package(package: DebianPackage) -> Path:
         archive = _download(package.name, Path(work))
         files = Path(work, "files")
         _run(["dpkg-deb", "-x", str(archive), str(files)], package.name)
+        if package.archive is not None:
+            _unpack_zip(files / package.archive, f"{package.folder}/")
         version = _run(["dpkg-deb", "-f", str(archive), "Version"], package.name).strip()
         with archive.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,6 +94,13 @@ def _download(name: str, folder: Path) -> Path:
     if len(found) != 1:
         raise ValueError(f"the Debian package {name} cannot be downloaded: try `apt-get update`")
     return found[0]
+
+
+def _unpack_zip(archive: Path, folder: str) -> None:
+    """Replaces an archive by the files of a folder in it."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(archive.parent, [name for name in file.namelist() if name.startswith(folder)])
+    archive.unlink()
 
 
 def _run(command: list[str], name: str, folder: Path | None = None) -> str:

@@ -32,6 +32,17 @@ CATALOGUE = Path(__file__).parent / "effects.json"
 SPLITS = ("train", "validation", "test")
 PACKAGES = (
     DebianPackage(
+        "0ad-data",
+        "sounds of animals, trades, weapons and weather",
+        "CC-BY-SA-3.0",
+        "Wildfire Games",
+        archive="usr/share/games/0ad/mods/public/public.zip",
+        folder="audio",
+    ),
+    DebianPackage(
+        "flare-game", "sounds of places, steps and monsters", "CC-BY-SA-3.0", "Clint Bellanger and the Flare team"
+    ),
+    DebianPackage(
         "gcompris-qt-data", "sounds of two activities", "GPL-3+, Free Art License 1.2", "GCompris developers"
     ),
     DebianPackage(
@@ -41,6 +52,7 @@ PACKAGES = (
         "Artemiy Pavlov, Emiliano Grilli, Marcos Guglielmetti, Vladimir Sadovnikov, Alexander Belokurov, Jim Harney, "
         "Glen MacArthur",
     ),
+    DebianPackage("lincity-ng-data", "sounds of a town", "GPL-2+, CC-BY-SA-2.0", "LinCity-NG team"),
     DebianPackage("lmms-common", "drums and effects", "GPL-2+", "LMMS developers"),
     DebianPackage("megaglest-data", "sounds of units and landscapes", "CC-BY-SA-3.0", "Glest and MegaGlest teams"),
     DebianPackage(
