@@ -83,6 +83,7 @@ def add_parsers(subparsers) -> None:
     widen.add_argument("model", metavar="MODEL", help="folder of a model with BEATs")
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
     widen.add_argument("output", metavar="OUT", help="folder of the adapter to write")
+    widen.add_argument("--lora", metavar="DIR", help="adapter whose LoRA takes the place of the first one's")
     export = add_command(subparsers, "export", "write what was trained, BEATs and adapter, as 16-bit folders", _export)
     export.add_argument("adapter", metavar="ADAPTER", help="folder of the trained adapter")
     export.add_argument("beats", metavar="BEATS", help="folder of the BEATs that it was trained with, in float16")
@@ -157,7 +158,7 @@ def _beats(options: argparse.Namespace) -> None:
 def _widen(options: argparse.Namespace) -> None:
     from training_salmonn.widen import widen_adapter
 
-    print(f"wrote {widen_adapter(options.model, options.adapter, options.output)}")
+    print(f"wrote {widen_adapter(options.model, options.adapter, options.output, options.lora)}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -56,6 +56,35 @@ def test_the_wider_connector_hears_what_the_narrow_one_heard(folders, tmp_path):
     assert expected.abs().max() > 1e-2
 
 
+def test_another_adapters_lora_comes_along(folders, tmp_path):
+    folder, narrow = folders
+    wide = small_model(seed=1)
+    wide.add_adapter(wide.lora_config(r=2, lora_alpha=4))
+    trained = {name: torch.randn_like(tensor) for name, tensor in lora_of(wide).items()}
+    wide.load_state_dict(trained, strict=False)
+    wide.save_pretrained(tmp_path / "trained", adapter_only=True)
+
+    widen_adapter(folder / "wide", folder / "adapter", tmp_path / "widened", lora=tmp_path / "trained")
+    both = small_model(seed=1)
+    both.add_adapter(both.lora_config(r=2, lora_alpha=4))
+    load_adapter_weights(both, tmp_path / "widened")
+
+    assert len(trained) > 4
+    torch.testing.assert_close(lora_of(both), trained)
+    expected = encode(narrow, small_processor(beats_config=None))
+    torch.testing.assert_close(encode(both, small_processor()), expected, atol=1e-5, rtol=1e-5)
+
+    wide = small_model(seed=1)
+    wide.add_adapter(wide.lora_config(r=3, lora_alpha=4))
+    wide.save_pretrained(tmp_path / "other", adapter_only=True)
+    with pytest.raises(ValueError, match="`lora` must have the r of `adapter`, 2, got 3"):
+        widen_adapter(folder / "wide", folder / "adapter", tmp_path / "x", lora=tmp_path / "other")
+
+
+def lora_of(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if ".lora_" in name}
+
+
 def test_what_does_not_fit_is_refused(folders, tmp_path):
     folder, _ = folders
 

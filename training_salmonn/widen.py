@@ -5,6 +5,9 @@ From a connector that was trained on speech alone to one that also hears BEATs.
 The speech encoder's part of the joint stream comes first, so the connector of a speech-only model fits into that of a
 model with BEATs: the weights on what BEATs gives start at zero, and the wider model answers as the narrow one did until
 it is trained further. The warm-up on speech can then run before, or while, BEATs is trained.
+
+The LoRA of a model with another connector or another BEATs can come along: connectors that were warmed up write tokens
+that all look alike to the LLM, so what it has learnt about them holds.
 """
 
 from pathlib import Path
@@ -22,14 +25,23 @@ PREFIX = "base_model.model."
 
 
 @torch.no_grad()
-def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path) -> Path:
+def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path, lora: str | Path | None = None) -> Path:
     """
     Writes the adapter of a speech-only model as one of `model`, a model of the same speech encoder, LLM and connector
     with BEATs. Returns `output`.
 
-    Raises `ValueError` if `model` has no BEATs, or if a tensor of `adapter` is anything but narrower than its own.
+    Args:
+        model: Folder of the model with BEATs.
+        adapter: Folder of the speech-only model's adapter.
+        output: Folder to write.
+        lora: Folder of an adapter for the same LLM, whose LoRA takes the place of that of `adapter`.
+
+    Raises `ValueError` if `model` has no BEATs, if a tensor of `adapter` is anything but narrower than its own, or if
+    the LoRA of `lora` is not one for the same modules and of the same rank and scale.
     """
     settings = PeftConfig.from_pretrained(str(adapter))
+    if lora is not None:
+        check_same_lora(settings, PeftConfig.from_pretrained(str(lora)))
     wide = AutoModelForMultimodalLM.from_pretrained(str(model), dtype="auto")
     if wide.config.beats_config is None:
         raise ValueError(f"`model` must have BEATs, got the speech-only {model}.")
@@ -45,9 +57,23 @@ def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path) ->
         # which base an adapter belongs to is written when it is saved
         if not key.endswith("base_fingerprint"):
             weights[key] = pad_inputs(key, tensor, weights.get(key))
+    if lora is not None:
+        weights |= {
+            key.removeprefix(PREFIX): tensor
+            for key, tensor in load_peft_weights(str(lora), "cpu").items()
+            if ".lora_" in key
+        }
     set_peft_model_state_dict(wide, weights, adapter_name=name)
     wide.save_pretrained(str(output), adapter_only=True)
     return Path(output)
+
+
+def check_same_lora(settings: PeftConfig, others: PeftConfig) -> None:
+    """Raises `ValueError` if `others` are not for the same LoRA as `settings`."""
+    for name in ("r", "lora_alpha", "target_modules"):
+        ours, theirs = getattr(settings, name), getattr(others, name)
+        if ours != theirs:
+            raise ValueError(f"`lora` must have the {name} of `adapter`, {ours}, got {theirs}.")
 
 
 def pad_inputs(name: str, narrow: torch.Tensor, wide: torch.Tensor | None) -> torch.Tensor:
