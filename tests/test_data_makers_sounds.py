@@ -6,6 +6,7 @@ import json
 import random
 import re
 import struct
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pytest
@@ -63,6 +64,15 @@ def test_the_catalogue_names_known_packages():
     assert set(catalogue["roots"]) == known
     used = {package for entry in catalogue["classes"].values() for package in entry["files"]}
     assert used == known
+
+
+def test_spoken_descriptions_are_no_sounds_of_what_they_describe():
+    """Beside the cow of Tux Paint's `cow.ogg` lies `cow_desc_fr.ogg`, in which someone says what it is."""
+    classes = json.loads(effects.CATALOGUE.read_text(encoding="utf-8"))["classes"]
+    patterns = [pattern for entry in classes.values() for pattern in entry["files"].get("tuxpaint-stamps-default", [])]
+    assert len(patterns) > 20
+    for pattern in patterns:
+        assert not fnmatchcase(pattern.replace("*", "").replace(".ogg", "_desc_fr.ogg"), pattern)
 
 
 def test_patterns_that_match_nothing_are_refused():
