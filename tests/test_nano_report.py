@@ -208,6 +208,12 @@ def test_what_is_missing_is_named(runs, tmp_path, undrawn):
     assert not (tmp_path / "images/nano/sweep.png").exists()
 
 
+def test_notes_stand_before_the_summary(runs, tmp_path, undrawn):
+    (runs / "notes.md").write_text("These clips were easy.\n", encoding="utf-8")
+    text = write_report(runs, tmp_path / "docs").read_text(encoding="utf-8")
+    assert "\n\nThese clips were easy.\n\n## Summary\n\n" in text
+
+
 def test_a_limit_and_unequal_steps_are_told(runs, tmp_path, undrawn):
     edit(runs / "evaluate/instruct/results.json", lambda results: results.update(limit=5))
     save_training(runs / "connectors/linear", last_step=100)

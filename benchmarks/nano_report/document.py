@@ -68,6 +68,7 @@ def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
         "([2309.13963](https://arxiv.org/abs/2309.13963)) report, repeated with `salmonn-nano`: Whisper tiny.en, a small "
         "BEATs and SmolLM2-135M on made data, in place of Whisper large-v2, BEATs and Vicuna-13B on thousands of hours. "
         "Values cannot be compared with the papers'; whether an effect shows can.",
+        *([runs.notes] if runs.notes else []),
         "## Summary",
         *_summary(sections),
     ]

@@ -8,6 +8,7 @@ Reads a folder of runs. What is not there is `None`; what is there and malformed
     connectors/<name>/curves.json                                                 of `salmonn train`
     beats/scores.json  sweep/sweep_lora.json  perplexity/perplexity.json
     commands.json       folder, or title of anything else -> the command that made it
+    notes.md            what a reader must know beside the numbers
 """
 
 import json
@@ -26,6 +27,7 @@ from training_salmonn.prompts import PromptBank
 CURVES = "curves.json"
 RUN = "run.json"
 COMMANDS = "commands.json"
+NOTES = "notes.md"
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
 KNOWN = {
     "evaluate": ("instruct", "activate", "whisper", "speech_only", "without_beats"),
@@ -116,6 +118,11 @@ class Runs:
         if not isinstance(commands, dict) or not all(isinstance(command, str) for command in commands.values()):
             raise ValueError(f"{path} must be an object of commands as strings, got {str(commands)[:80]}.")
         return {name: self.shorten(command) for name, command in commands.items()}
+
+    @property
+    def notes(self) -> str:
+        path = self.root / NOTES
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
     def shorten(self, text: str) -> str:
         for path in self.hidden:
