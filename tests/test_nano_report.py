@@ -210,7 +210,7 @@ def test_what_is_missing_is_named(runs, tmp_path, undrawn):
 
 def test_notes_stand_before_the_summary(runs, tmp_path, undrawn):
     (runs / "notes.md").write_text("These clips were easy.\n", encoding="utf-8")
-    text = write_report(runs, tmp_path / "docs").read_text(encoding="utf-8")
+    text = write_report(runs, tmp_path).read_text(encoding="utf-8")
     assert "\n\nThese clips were easy.\n\n## Summary\n\n" in text
 
 
