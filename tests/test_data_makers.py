@@ -65,6 +65,11 @@ def test_sounds_are_taken_out_of_an_archive_in_a_package(fake_apt):
     assert (folder / "usr/audio/bell.ogg").read_text() == "bell"
 
 
+def test_an_archive_without_its_folder_is_refused():
+    with pytest.raises(ValueError, match="`archive` and `folder` go together, got 'usr/all.zip' and None"):
+        replace(PACKAGE, archive="usr/all.zip")
+
+
 def test_credits_name_licence_and_author(fake_apt, tmp_path):
     debian.write_credits([PACKAGE], tmp_path / "SOURCES.md")
 

@@ -186,8 +186,8 @@ def _query_claim(last: Mapping[str, float]) -> Claim:
         + f" % ({', '.join(map(str, values))} tokens in 30 s; table 3, test-clean)",
         f"{number(one)}, {number(two)}, {number(four)} % (1, 2, 4 queries in 0.333 s)",
         YES if more_helps and then_less else UNCLEAR if more_helps or one - four >= WER_POINTS else NO,
-        f"yes: two queries lower than one by at least {WER_POINTS} point, and four no higher and gain less; unclear: only two "
-        f"or four lower than one by at least {WER_POINTS} point",
+        f"yes: two queries lower than one by at least {WER_POINTS} point, and four no higher and gain less; unclear: "
+        f"only two or four lower than one by at least {WER_POINTS} point",
     )
 
 

@@ -37,6 +37,10 @@ class DebianPackage:
     archive: str | None = None
     folder: str | None = None
 
+    def __post_init__(self):
+        if (self.archive is None) != (self.folder is None):
+            raise ValueError(f"`archive` and `folder` go together, got {self.archive!r} and {self.folder!r}.")
+
 
 def fetch_package(package: DebianPackage) -> Path:
     """

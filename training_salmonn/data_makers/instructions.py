@@ -108,7 +108,8 @@ def make_instructions(
         folders: finished splits, which `write_clips` has written.
         output: a `.jsonl` file. Its paths are relative to it.
         tasks: name in [`TASKS`] -> how many rows: at most so many if it is an integer, and that share of all that the
-            clips allow if it is a float, 1.0 for all of them and 0 for none. See `PRETRAINING_TASKS` and `INSTRUCTION_TASKS`.
+            clips allow if it is a float, 1.0 for all of them and 0 for none. See
+            `PRETRAINING_TASKS` and `INSTRUCTION_TASKS`.
         seed: which rows are taken. Those of one task do not depend on which other tasks there are.
         alignment: whether answers are those of the alignment warm-up, see [`ALIGNMENT`].
 
