@@ -3,10 +3,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_training import TEXTS, overrides, save_clips, save_model, small_model, small_processor, tones
 from torch import nn
 
-from training_salmonn.alignment import AlignmentHead, AlignmentModel, collect_tokens
+from training_salmonn.alignment import HEAD_FILE, AlignmentHead, AlignmentModel, collect_tokens
 from training_salmonn.collator import SalmonnDataCollator
 from training_salmonn.recipes import load_recipe
 from training_salmonn.run import build_trainer, run_recipe
@@ -166,3 +167,28 @@ def test_the_whole_vocabulary_can_be_scored(tmp_path):
     trainer = build_trainer(recipe, *load_stage(recipe.stage))
 
     assert len(trainer.model.head.token_ids) == 600
+
+
+def test_a_warm_up_goes_on_from_the_head_of_another(tmp_path):
+    """From a checkpoint, which has a head, on answers with fewer tokens. The adapter at the end is scaled and has none."""
+    base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
+    fields = {"model": base, "train": [str(clips)], "max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    finished = run_recipe(load_recipe("debug/alignment", overrides(output_dir=tmp_path / "first", **fields)))
+    checkpoint = tmp_path / "first" / "checkpoint-2"
+    assert not (finished / HEAD_FILE).is_file()
+
+    recipe = load_recipe(
+        "debug/alignment", overrides(output_dir=tmp_path / "second", adapter=str(checkpoint), **fields)
+    )
+    trainer = build_trainer(recipe, *load_stage(recipe.stage))
+    saved, head = load_file(checkpoint / HEAD_FILE), trainer.model.head
+    torch.testing.assert_close(head.state_dict(), saved)
+    assert saved["blank"].abs().max() > 0
+
+    table = trainer.model.salmonn.get_input_embeddings().weight
+    fewer = AlignmentHead(table, head.token_ids.tolist()[1::2])
+    fewer.go_on_from(saved)
+    torch.testing.assert_close(fewer.bias.detach(), torch.cat([saved["bias"][:-1][1::2], saved["bias"][-1:]]))
+    torch.testing.assert_close(fewer.blank.detach(), saved["blank"])
+    with pytest.raises(ValueError, match="head"):
+        AlignmentHead(table[:-1], [0, 1]).go_on_from(saved)

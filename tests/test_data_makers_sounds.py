@@ -82,7 +82,7 @@ def test_patterns_that_match_nothing_are_refused():
         effects.match_sources(sources, "zoo/sounds", ["dog*", "cow*"])
 
 
-@pytest.mark.parametrize(("count", "test", "validation"), [(1, 0, 0), (2, 0, 0), (3, 1, 0), (4, 1, 1), (50, 11, 4)])
+@pytest.mark.parametrize(("count", "test", "validation"), [(1, 0, 0), (6, 0, 0), (7, 2, 1), (13, 3, 1), (50, 11, 4)])
 def test_groups_are_split_as_wholes(count, test, validation):
     groups = [[f"{number}/a", f"{number}/b"] for number in range(count)]
     parts = effects.split_sources(groups)

@@ -1,11 +1,14 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """A connector that was trained on speech alone, in a model with BEATs."""
 
+import shutil
+
 import pytest
 import torch
 from tiny_training import small_config, small_model, small_processor, tones
 
 from modeling_salmonn import SalmonnForConditionalGeneration
+from training_salmonn.alignment import HEAD_FILE
 from training_salmonn.stages import load_adapter_weights
 from training_salmonn.widen import pad_inputs, widen_adapter
 
@@ -54,6 +57,16 @@ def test_the_wider_connector_hears_what_the_narrow_one_heard(folders, tmp_path):
     expected = encode(narrow, small_processor(beats_config=None))
     torch.testing.assert_close(encode(wide, small_processor()), expected, atol=1e-5, rtol=1e-5)
     assert expected.abs().max() > 1e-2
+
+
+def test_the_head_of_a_warm_up_comes_along(folders, tmp_path):
+    folder, _ = folders
+    shutil.copytree(folder / "adapter", tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / HEAD_FILE).write_bytes(b"head")
+
+    widen_adapter(folder / "wide", tmp_path / "checkpoint", tmp_path / "widened")
+
+    assert (tmp_path / "widened" / HEAD_FILE).read_bytes() == b"head"
 
 
 def test_another_adapters_lora_comes_along(folders, tmp_path):

@@ -66,6 +66,29 @@ class AlignmentHead(nn.Module):
         weight = torch.cat([self.directions, self.blank[None]])
         return nn.functional.linear(hidden_states, weight, self.bias).log_softmax(-1)
 
+    @torch.no_grad()
+    def go_on_from(self, saved: dict[str, torch.Tensor]) -> None:
+        """
+        Takes over what a head of the same LLM has learnt, the blank's direction and the biases of tokens that both score:
+        a head that starts anew would bend a trained connector until it has found its own.
+
+        Args:
+            saved: That head's `state_dict`.
+
+        Raises `ValueError` if it is of another LLM.
+        """
+        if saved["classes"].shape != self.classes.shape or saved["blank"].shape != self.blank.shape:
+            raise ValueError(
+                f"`saved` must be a head for {len(self.classes)} tokens of {len(self.blank)} numbers, got one for "
+                f"{len(saved['classes'])} of {len(saved['blank'])}."
+            )
+        places = saved["classes"][self.token_ids]
+        known = places >= 0
+        self.bias[:-1][known] = saved["bias"][places[known]]
+        self.bias[-1] = saved["bias"][-1]
+        self.blank.copy_(saved["blank"])
+        self.output_norm.copy_(saved["output_norm"])
+
 
 class AlignmentModel(nn.Module):
     """
@@ -182,6 +205,7 @@ class AlignmentTrainer(SalmonnTrainer):
     def __init__(self, *args, norm: float | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.norm = norm
+        self.is_folded = False
 
     @property
     def adapted_model(self):
@@ -193,6 +217,7 @@ class AlignmentTrainer(SalmonnTrainer):
     def fold(self) -> float:
         """Ends the warm-up, see [`AlignmentModel.fold`]."""
         scale = self.accelerator.unwrap_model(self.model).fold(self.norm)
+        self.is_folded = True
         logger.info("alignment: the connector's outputs are scaled by %.4g", scale)
         return scale
 
@@ -208,7 +233,8 @@ class AlignmentTrainer(SalmonnTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir)
-        if self.args.should_save:
+        # the head scores outputs that are not scaled yet: it goes with checkpoints, not with the adapter of the end
+        if self.args.should_save and not self.is_folded:
             head = self.accelerator.unwrap_model(self.model).head
             tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
             save_file(tensors, os.path.join(output_dir or self.args.output_dir, HEAD_FILE))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from training_salmonn.alignment import AlignmentModel, AlignmentTrainer, collect_tokens
+from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrainer, collect_tokens
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
 from training_salmonn.data import load_training_data
@@ -142,4 +143,8 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         return SalmonnTrainer(model, **settings)
     whole_vocabulary = recipe.alignment.alignment_vocabulary == "all" or data.streaming
     token_ids = range(processor.tokenizer.vocab_size) if whole_vocabulary else collect_tokens(processor, train["text"])
-    return AlignmentTrainer(AlignmentModel(model, token_ids), norm=recipe.alignment.alignment_norm, **settings)
+    alignment = AlignmentModel(model, token_ids)
+    # with a checkpoint of a warm-up, whose scale is not folded in yet
+    if recipe.stage.adapter is not None and Path(recipe.stage.adapter, HEAD_FILE).is_file():
+        alignment.head.go_on_from(load_file(Path(recipe.stage.adapter, HEAD_FILE)))
+    return AlignmentTrainer(alignment, norm=recipe.alignment.alignment_norm, **settings)

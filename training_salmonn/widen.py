@@ -10,6 +10,7 @@ The LoRA of a model with another connector or another BEATs can come along: conn
 that all look alike to the LLM, so what it has learnt about them holds.
 """
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from transformers import AutoModelForMultimodalLM
 
 # Importing it tells Transformers' Auto classes about SALMONN.
 import modeling_salmonn  # noqa: F401
+from training_salmonn.alignment import HEAD_FILE
 
 
 PREFIX = "base_model.model."
@@ -65,6 +67,9 @@ def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path, lo
         }
     set_peft_model_state_dict(wide, weights, adapter_name=name)
     wide.save_pretrained(str(output), adapter_only=True)
+    # the head of a warm-up that is not over
+    if Path(adapter, HEAD_FILE).is_file():
+        shutil.copyfile(Path(adapter, HEAD_FILE), Path(output, HEAD_FILE))
     return Path(output)
 
 

@@ -72,13 +72,14 @@ TRIM_DB = 45.0  # the ends of a file are cut where they are so far below its lou
 FRAME = SAMPLING_RATE // 100
 
 TEST_SHARE, VALIDATION_SHARE = 0.22, 0.08
+FEWEST_TESTED = 2  # recordings of a class that is tested: one says little about it
 SAME_RECORDING = 0.7  # correlation
 CORRELATION_RATE = 4_000
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A class of sounds with the sources of each split. Classes of one or two recordings have them all in `train`."""
+    """A class of sounds with the sources of each split. Classes of few recordings have them all in `train`."""
 
     label: str
     clause: str
@@ -208,11 +209,12 @@ def split_sources(groups: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]
     """
     Gives each group to a split: small groups to testing and validation first, else in an order by hash.
 
-    Of three groups one is for testing, of four another one for validation; fewer are all for training.
+    Of seven groups two are for testing and one for validation; fewer are all for training.
     """
     groups = sorted(groups, key=lambda group: (len(group), hashlib.sha256(group[0].encode()).hexdigest()))
-    num_test = max(1, round(TEST_SHARE * len(groups))) if len(groups) >= 3 else 0
-    num_validation = max(1, round(VALIDATION_SHARE * len(groups))) if len(groups) >= 4 else 0
+    num_test = round(TEST_SHARE * len(groups))
+    num_test = num_test if num_test >= FEWEST_TESTED else 0
+    num_validation = max(1, round(VALIDATION_SHARE * len(groups))) if num_test else 0
     parts = {
         "test": groups[:num_test],
         "validation": groups[num_test : num_test + num_validation],
