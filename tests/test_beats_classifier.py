@@ -85,7 +85,7 @@ def sound_of(label: str, rng: np.random.Generator) -> np.ndarray:
 def render(row: dict) -> np.ndarray:
     """The sounds of the labels, one after the other, in faint hiss."""
     rng = np.random.default_rng(row["seed"])
-    labels = (*row.get("events", ()), *row.get("instruments", ())) or ("speech",)
+    labels = (*row.get("classes", ()), *row.get("instruments", ())) or ("speech",)
     clip = np.concatenate([sound_of(label, rng) for label in labels])
     return 0.3 * clip + 0.003 * rng.standard_normal(len(clip))
 
@@ -93,9 +93,9 @@ def render(row: dict) -> np.ndarray:
 def make_split(folder, clips_each: int = 4):
     """Clips of each label alone, and of two sounds."""
     facts = [
-        {"kind": "sound", "events": ["whistle"], "arrangement": "single"},
-        {"kind": "sound", "events": ["rain"], "arrangement": "single"},
-        {"kind": "sound", "events": ["rain", "whistle"], "arrangement": "sequence"},
+        {"kind": "sound", "classes": ["whistle"], "arrangement": "single"},
+        {"kind": "sound", "classes": ["rain"], "arrangement": "single"},
+        {"kind": "sound", "classes": ["rain", "whistle"], "arrangement": "sequence"},
         {"kind": "music", "instruments": ["castanets"]},
         {"kind": "speech", "text": "a"},
     ]
@@ -198,7 +198,7 @@ class TestRows:
         assert sum(row["kind"] == "speech" for row in rows) == 1
 
     def test_labels(self):
-        assert labels_of({"kind": "sound", "events": ["dog", "cat", "dog"]}) == {"dog", "cat"}
+        assert labels_of({"kind": "sound", "classes": ["dog", "cat", "dog"]}) == {"dog", "cat"}
         assert labels_of({"kind": "music", "instruments": ["flute"]}) == {"flute"}
         assert labels_of({"kind": "speech"}) == {"speech"}
 
@@ -345,10 +345,10 @@ class TestScores:
 
     def test_top1(self):
         rows = [
-            {"kind": "sound", "events": ["dog"]},
-            {"kind": "sound", "events": ["dog"]},
-            {"kind": "sound", "events": ["cat"]},
-            {"kind": "sound", "events": ["cat", "dog"]},
+            {"kind": "sound", "classes": ["dog"]},
+            {"kind": "sound", "classes": ["dog"]},
+            {"kind": "sound", "classes": ["cat"]},
+            {"kind": "sound", "classes": ["cat", "dog"]},
         ]
         result = top1_by_kind(rows, ["dog", "cat", "cat", "cow"])
 

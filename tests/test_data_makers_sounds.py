@@ -6,6 +6,7 @@ import json
 import random
 import re
 import struct
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -18,7 +19,7 @@ from training_salmonn.data_makers.clips import read_clips
 from training_salmonn.data_makers.effects import Effect
 
 
-FREQUENCIES = {"low": 400.0, "middle": 1000.0, "high": 2500.0, "rare": 5000.0}
+FREQUENCIES = {"low": 400.0, "middle": 1000.0, "high": 2500.0, "odd": 3500.0, "rare": 5000.0}
 
 
 def tone(frequency: float, seconds: float = 0.4) -> np.ndarray:
@@ -35,12 +36,23 @@ def power_at(samples: np.ndarray, frequency: float) -> float:
 
 @pytest.fixture
 def tones(monkeypatch):
-    """Three classes in every split, and one for training only; the source of a tone begins with its label."""
+    """
+    Three classes in every split, one with a single recording for testing, and one for training only; the source of a
+    tone begins with its label.
+    """
     classes = [
-        Effect(label, f"a {label} tone sounds", (f"{label}/1", f"{label}/2"), (f"{label}/3",), (f"{label}/4",))
+        Effect(
+            label,
+            label,
+            f"a {label} tone sounds",
+            (f"{label}/1", f"{label}/2"),
+            (f"{label}/3",),
+            (f"{label}/4", f"{label}/5"),
+        )
         for label in ("low", "middle", "high")
     ]
-    classes.append(Effect("rare", "a rare tone sounds", ("rare/1",), (), ()))
+    classes.append(Effect("odd", "odd", "an odd tone sounds", ("odd/1",), ("odd/3",), ("odd/4",)))
+    classes.append(Effect("rare", "rare", "a rare tone sounds", ("rare/1",), (), ()))
     monkeypatch.setattr(sounds, "load_effects", lambda: tuple(classes))
     monkeypatch.setattr(sounds, "read_effect", lambda source: tone(FREQUENCIES[source.split("/")[0]]))
     return {effect.label: effect for effect in classes}
@@ -51,11 +63,15 @@ def whole_words(phrase: str, text: str) -> bool:
 
 
 def test_labels_of_the_catalogue_cannot_be_mistaken_for_each_other():
-    classes = json.loads(effects.CATALOGUE.read_text(encoding="utf-8"))["classes"]
-    for label, entry in classes.items():
-        mentioned = [other for other in classes if whole_words(other, entry["clause"])]
-        assert mentioned == [label], f"the clause of {label} mentions {mentioned}"
-        assert [other for other in classes if whole_words(other, label)] == [label]
+    catalogue = json.loads(effects.CATALOGUE.read_text(encoding="utf-8"))
+    own = {label: entry["clause"] for label, entry in catalogue["classes"].items() if "clause" in entry}
+    clauses = own | catalogue["events"]
+    assert {entry["event"] for entry in catalogue["classes"].values() if "event" in entry} == set(catalogue["events"])
+    assert len(clauses) == len(own) + len(catalogue["events"])
+    for event, clause in clauses.items():
+        mentioned = [other for other in clauses if whole_words(other, clause)]
+        assert mentioned == [event], f"the clause of {event} mentions {mentioned}"
+        assert [other for other in clauses if whole_words(other, event)] == [event]
 
 
 def test_the_catalogue_names_known_packages():
@@ -82,7 +98,7 @@ def test_patterns_that_match_nothing_are_refused():
         effects.match_sources(sources, "zoo/sounds", ["dog*", "cow*"])
 
 
-@pytest.mark.parametrize(("count", "test", "validation"), [(1, 0, 0), (6, 0, 0), (7, 2, 1), (13, 3, 1), (50, 11, 4)])
+@pytest.mark.parametrize(("count", "test", "validation"), [(1, 0, 0), (2, 0, 0), (3, 1, 0), (4, 1, 1), (50, 11, 4)])
 def test_groups_are_split_as_wholes(count, test, validation):
     groups = [[f"{number}/a", f"{number}/b"] for number in range(count)]
     parts = effects.split_sources(groups)
@@ -164,7 +180,25 @@ def test_plans_keep_the_sources_of_splits_apart(tones):
         for row in rows:
             assert len(set(row["events"])) == len(row["events"]) == len(row["sources"])
             assert all(s in getattr(tones[e], split) for e, s in zip(row["events"], row["sources"]))
-    assert not any("rare" in row["events"] for row in rows)
+        heard = {event for row in rows for event in row["events"]}
+        assert heard == {"low", "middle", "high"} | ({"odd", "rare"} if split == "train" else set())
+
+
+def test_classes_of_one_event_are_called_alike_and_never_follow_each_other(tones, monkeypatch):
+    """And together they are heard as often as another event in a test."""
+    drums = [
+        replace(tones["low"], label=label, event="drum", clause="a drum is beaten", test=(f"low/{number}",))
+        for number, label in enumerate(("snare drum", "tom-tom"))
+    ]
+    monkeypatch.setattr(sounds, "load_effects", lambda: (*drums, tones["middle"], tones["high"]))
+    for split in ("train", "test"):
+        rows = sounds.plan_sounds(split, 600)
+        assert all(len(set(row["events"])) == len(row["events"]) for row in rows)
+        pairs = [pair for row in rows for pair in zip(row["events"], row["classes"])]
+        assert {name for event, name in pairs if event == "drum"} == {"snare drum", "tom-tom"}
+        assert {event for event, name in pairs if name in ("snare drum", "tom-tom")} == {"drum"}
+    events = [event for row in rows for event in row["events"]]
+    assert events.count("drum") / events.count("high") == pytest.approx(1, abs=0.1)
 
 
 def test_plans_have_the_promised_arrangements(tones):

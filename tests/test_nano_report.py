@@ -92,7 +92,7 @@ def all_runs(tmp_path_factory):
         "story": {"none": [2.5, 2.6], "story": [2.5, 2.0]},
     }
     save_perplexity(root / "perplexity", {"checkpoints": ["a", "b"], "steps": [0, 12], "curves": curves})
-    rows = [{"kind": "sound", "events": [event]} for event in ("dog", "bell")] + [
+    rows = [{"kind": "sound", "classes": [event]} for event in ("dog", "bell")] + [
         {"kind": "music", "instruments": ["horn"]}
     ]
     beats = {"clips": 3, "top1": top1_by_kind(rows, ["dog", "dog", "horn"]), "mean_average_precision": 0.75}

@@ -105,8 +105,8 @@ def load_beats_recipe(recipe: str | Path = "nano", overrides: Iterable[str] = ()
 
 
 def labels_of(row: dict) -> set[str]:
-    """What is heard in a clip: its events, its instruments, or speech."""
-    labels = {*row.get("events", ()), *row.get("instruments", ())}
+    """What is heard in a clip: the classes of its sounds, its instruments, or speech."""
+    labels = {*row.get("classes", ()), *row.get("instruments", ())}
     return labels | {SPEECH} if row["kind"] == "speech" else labels
 
 

@@ -3,7 +3,8 @@
 Labelled sound effects: what is in which file of which Debian package, and which files are for which split.
 
 `effects.json` names classes of sounds. A class has a label ("dog"), a clause that says what is heard and contains the
-label ("a dog barks"), and patterns of files by package. A file is called by its source, `package/path`; a file in a
+label ("a dog barks"), and patterns of files by package. Classes that listeners do not tell apart name an event instead,
+with a clause of its own: a snare drum and a tom-tom are both a drum. A file is called by its source, `package/path`; a file in a
 Qt resource archive by the path of the archive and its path therein, `package/memory-sound.rcc/resource/bark.ogg`.
 """
 
@@ -72,16 +73,23 @@ TRIM_DB = 45.0  # the ends of a file are cut where they are so far below its lou
 FRAME = SAMPLING_RATE // 100
 
 TEST_SHARE, VALIDATION_SHARE = 0.22, 0.08
-FEWEST_TESTED = 2  # recordings of a class that is tested: one says little about it
 SAME_RECORDING = 0.7  # correlation
 CORRELATION_RATE = 4_000
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A class of sounds with the sources of each split. Classes of few recordings have them all in `train`."""
+    """
+    A class of sounds with the sources of each split. Classes of one or two recordings have them all in `train`.
+
+    Args:
+        label: The class, which BEATs learns.
+        event: What captions and questions call it: the label, or that of several classes together.
+        clause: What is heard, with the event in it.
+    """
 
     label: str
+    event: str
     clause: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -101,7 +109,8 @@ def load_effects() -> tuple[Effect, ...]:
             for source in match_sources(listed[package], f"{package}/{catalogue['roots'][package]}", patterns)
         ]
         parts = split_sources(group_recordings(drop_useless(sources)))
-        effects.append(Effect(label, entry["clause"], **parts))
+        event = entry.get("event", label)
+        effects.append(Effect(label, event, catalogue["events"].get(event) or entry["clause"], **parts))
     return tuple(effects)
 
 
@@ -209,12 +218,11 @@ def split_sources(groups: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]
     """
     Gives each group to a split: small groups to testing and validation first, else in an order by hash.
 
-    Of seven groups two are for testing and one for validation; fewer are all for training.
+    Of three groups one is for testing, of four another one for validation; fewer are all for training.
     """
     groups = sorted(groups, key=lambda group: (len(group), hashlib.sha256(group[0].encode()).hexdigest()))
-    num_test = round(TEST_SHARE * len(groups))
-    num_test = num_test if num_test >= FEWEST_TESTED else 0
-    num_validation = max(1, round(VALIDATION_SHARE * len(groups))) if num_test else 0
+    num_test = max(1, round(TEST_SHARE * len(groups))) if len(groups) >= 3 else 0
+    num_validation = max(1, round(VALIDATION_SHARE * len(groups))) if len(groups) >= 4 else 0
     parts = {
         "test": groups[:num_test],
         "validation": groups[num_test : num_test + num_validation],

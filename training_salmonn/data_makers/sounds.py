@@ -7,6 +7,7 @@ Events are files of `effects.py`; those of validation and test are in no clip fo
 
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ CAPTIONS = {
 SHORTEST_CLIP = 1.5  # seconds
 LONGEST_EVENT = {1: 3.0, 2: 2.0, 3: 1.2}  # seconds by number of events, so that no clip is longer than 5 s
 LONGEST_GAP = 0.45
+FEWEST_TESTED = 2  # recordings for testing of an event that is tested: one says little about it
 LOUDNESS, PEAK = 0.08, 0.9  # root mean square of the loud frames of an event, and largest sample of an event or a clip
 
 
@@ -62,7 +64,8 @@ def plan_sounds(split: str, count: int, seed: int = 0) -> list[dict]:
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
     rng = random.Random(f"sounds {split} {seed}")
-    effects = deal([effect for effect in load_effects() if getattr(effect, split)], rng)
+    deck = [effect for effect in load_effects() if getattr(effect, split)]
+    effects = deal(deck, rng) if split == "train" else deal_events(deck, rng)
     kinds = arrange(count, TRAIN_SHARES if split == "train" else TEST_SHARES)
     rng.shuffle(kinds)
     rows = []
@@ -70,7 +73,7 @@ def plan_sounds(split: str, count: int, seed: int = 0) -> list[dict]:
         chosen: list[Effect] = []
         while len(chosen) < num_events:
             effect = next(effects)
-            if effect not in chosen:
+            if effect.event not in [other.event for other in chosen]:
                 chosen.append(effect)
         rows.append(
             {
@@ -78,7 +81,8 @@ def plan_sounds(split: str, count: int, seed: int = 0) -> list[dict]:
                 "kind": "sound",
                 "seed": seed,
                 "arrangement": arrangement,
-                "events": [effect.label for effect in chosen],
+                "events": [effect.event for effect in chosen],
+                "classes": [effect.label for effect in chosen],
                 "caption": write_caption(arrangement, [effect.clause for effect in chosen], rng),
                 "sources": [rng.choice(getattr(effect, split)) for effect in chosen],
             }
@@ -91,6 +95,16 @@ def deal(effects: Sequence[Effect], rng: random.Random) -> Iterator[Effect]:
     for turn in itertools.count():
         deck = [effect for effect in effects if effect.test or turn % 2]
         yield from rng.sample(deck, len(deck))
+
+
+def deal_events(effects: Sequence[Effect], rng: random.Random) -> Iterator[Effect]:
+    """Endless turns of one class of each event in random order, without events of too few recordings for a test."""
+    classes = defaultdict(list)
+    for effect in effects:
+        classes[effect.event].append(effect)
+    tested = [group for group in classes.values() if sum(len(effect.test) for effect in group) >= FEWEST_TESTED]
+    while True:
+        yield from map(rng.choice, rng.sample(tested, len(tested)))
 
 
 def arrange(count: int, shares: dict[tuple[str, int], float]) -> list[tuple[str, int]]:
