@@ -53,6 +53,9 @@ def add_parsers(subparsers) -> None:
         parser.add_argument("--count", type=int, required=True, metavar="N", help="number of clips")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
         parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+        if kind == "speech":
+            shuffled = "the words of all sentences in random order, which cannot be guessed"
+            parser.add_argument("--shuffle-words", action="store_true", help=shuffled)
     _add_instructions(kinds)
     _add_benchmark(kinds)
 
@@ -96,7 +99,8 @@ def _make_clips(options: argparse.Namespace) -> None:
     makers = {"speech": speech.make_speech, "sounds": sounds.make_sounds, "music": music.make_music}
     packages = {"speech": speech.PACKAGES, "sounds": effects.PACKAGES, "music": [soundfont.SOUNDFONT]}
     make = makers[options.kind]
-    manifest = make(options.output, options.split, options.count, seed=options.seed, workers=options.workers)
+    more = {"shuffle_words": options.shuffle_words} if options.kind == "speech" else {}
+    manifest = make(options.output, options.split, options.count, seed=options.seed, workers=options.workers, **more)
     programs = voices.PROGRAMS if options.kind == "speech" else ()
     write_credits(packages[options.kind], Path(options.output, "SOURCES.md"), programs)
     print(f"wrote {manifest}")

@@ -238,6 +238,16 @@ def test_a_plan_depends_on_its_seed_only(plain_speech):
     assert speech.plan_speech("train", 50, seed=1) != speech.plan_speech("train", 50, seed=2)
 
 
+def test_shuffled_speech_has_the_words_of_its_sentences_in_another_order(plain_speech):
+    rows, shuffled = speech.plan_speech("train", 50), speech.plan_speech("train", 50, shuffle_words=True)
+    words, others = ([row["text"].split() for row in plan] for plan in (rows, shuffled))
+    assert list(map(len, words)) == list(map(len, others))
+    assert sorted(sum(words, [])) == sorted(sum(others, []))
+    assert sum(text == other for text, other in zip(words, others)) < 5
+    assert not any(row["questions"] for row in shuffled)
+    assert all(len(row["phones"].split()) >= len(row["text"].split()) for row in shuffled)
+
+
 def test_impossible_plans_are_refused(plain_speech):
     with pytest.raises(ValueError, match="`split` must be one of .* got 'dev'"):
         speech.plan_speech("dev", 10)

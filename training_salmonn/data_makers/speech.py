@@ -10,13 +10,16 @@ The maker of speech: synthetic voices that read sentences, with transcripts, pho
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from training_salmonn.data_makers.clips import row_rng, write_clips
 from training_salmonn.data_makers.rooms import add_noise, add_room, scale_to
-from training_salmonn.data_makers.texts import DICTIONARY, NOVELS, make_facts, read_sentences
+from training_salmonn.data_makers.texts import DICTIONARY, NOVELS, Sentence, make_facts, read_sentences
 from training_salmonn.data_makers.voices import VOICES, pronounce, speak
 
 
@@ -25,16 +28,26 @@ SPLITS = ("train", "validation", "test", "test_unseen_voice")
 FACTS_SHARE = 0.1  # of the sentences
 
 
-def make_speech(folder: str | Path, split: str, count: int, seed: int = 0, workers: int | None = None) -> Path:
+def make_speech(
+    folder: str | Path,
+    split: str,
+    count: int,
+    seed: int = 0,
+    workers: int | None = None,
+    shuffle_words: bool = False,
+) -> Path:
     """
     Makes `count` clips of a split in `folder`; returns the path of `clips.jsonl`.
 
+    With `shuffle_words` the words of all sentences together are in random order, so that none follows from those
+    before: an LLM that is trained on sentences alone guesses what it should hear. Nothing is asked about these clips.
+
     Raises `ValueError` if there is no such split, or if there are not that many sentences.
     """
-    return write_clips(folder, plan_speech(split, count, seed), render_speech, workers)
+    return write_clips(folder, plan_speech(split, count, seed, shuffle_words), render_speech, workers)
 
 
-def plan_speech(split: str, count: int, seed: int = 0) -> list[dict]:
+def plan_speech(split: str, count: int, seed: int = 0, shuffle_words: bool = False) -> list[dict]:
     """What is said by which voice: a row a clip."""
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
@@ -47,6 +60,8 @@ def plan_speech(split: str, count: int, seed: int = 0) -> list[dict]:
         raise ValueError(f"`count` must be at most about {len(sentences)} for {split}, got {count}.")
     chosen = rng.sample(sentences, count - num_facts) + rng.sample(facts, num_facts)
     rng.shuffle(chosen)
+    if shuffle_words:
+        chosen = shuffle_sentences(chosen, rng)
     voices = [voice for voice in VOICES if voice.heard == (split != "test_unseen_voice")]
     rows = []
     for number, sentence in enumerate(chosen):
@@ -70,6 +85,17 @@ def plan_speech(split: str, count: int, seed: int = 0) -> list[dict]:
             }
         )
     return rows
+
+
+def shuffle_sentences(sentences: Sequence[Sentence], rng: random.Random) -> list[Sentence]:
+    """As many sentences of as many words, and the words of all of them in random order."""
+    words = [word for sentence in sentences for word in sentence.text.split()]
+    rng.shuffle(words)
+    words = iter(words)
+    return [
+        replace(sentence, text=" ".join(islice(words, len(sentence.text.split()))), questions=())
+        for sentence in sentences
+    ]
 
 
 def render_speech(row: dict) -> np.ndarray:
