@@ -44,6 +44,13 @@ The adapter of a speech-only model becomes one of MODEL, which has BEATs beside 
 trained further, the answers stay those of the speech-only model.
 """
 
+AVERAGE_EXAMPLES = """\
+example:
+  salmonn average runs/sentences/adapter runs/shuffled/adapter runs/instruct --weight 0.4
+
+As a rule SECOND was trained on from FIRST, and the best weight is found by evaluating some on validation data.
+"""
+
 ACTIVATE_EXAMPLES = """\
 examples:
   salmonn activate activate --override model=./base adapter=runs/instruct/adapter 'train=["clips.json"]'
@@ -84,6 +91,11 @@ def add_parsers(subparsers) -> None:
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
     widen.add_argument("output", metavar="OUT", help="folder of the adapter to write")
     widen.add_argument("--lora", metavar="DIR", help="adapter whose LoRA takes the place of the first one's")
+    average = add_command(subparsers, "average", "the weighted mean of two adapters", _average, AVERAGE_EXAMPLES)
+    average.add_argument("first", metavar="FIRST", help="adapter whose settings the mean has")
+    average.add_argument("second", metavar="SECOND", help="another adapter of the same model")
+    average.add_argument("output", metavar="OUT", help="folder of the adapter to write")
+    average.add_argument("--weight", type=float, default=0.5, metavar="W", help="share of SECOND (default: 0.5)")
     export = add_command(subparsers, "export", "write what was trained, BEATs and adapter, as 16-bit folders", _export)
     export.add_argument("adapter", metavar="ADAPTER", help="folder of the trained adapter")
     export.add_argument("beats", metavar="BEATS", help="folder of the BEATs that it was trained with, in float16")
@@ -159,6 +171,12 @@ def _widen(options: argparse.Namespace) -> None:
     from training_salmonn.widen import widen_adapter
 
     print(f"wrote {widen_adapter(options.model, options.adapter, options.output, options.lora)}")
+
+
+def _average(options: argparse.Namespace) -> None:
+    from training_salmonn.averaging import average_adapters
+
+    print(f"wrote {average_adapters(options.first, options.second, options.output, options.weight)}")
 
 
 def _export(options: argparse.Namespace) -> None:

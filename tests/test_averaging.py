@@ -1,0 +1,64 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""The weighted mean of two adapters."""
+
+import pytest
+import torch
+from peft.utils import load_peft_weights
+from tiny_training import small_model, small_processor, tones
+
+from training_salmonn.averaging import average_adapters
+from training_salmonn.stages import load_adapter_weights
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """Two adapters of one model, one of a model with another LLM, and one with another rank."""
+    folder = tmp_path_factory.mktemp("averaging")
+    for name, model_seed, seed, rank in (("a", 1, 1, 2), ("b", 1, 2, 2), ("foreign", 3, 3, 2), ("rank", 1, 4, 3)):
+        model = small_model(seed=model_seed)
+        model.add_adapter(model.lora_config(r=rank, lora_alpha=4))
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(folder / name, adapter_only=True)
+    return folder
+
+
+def test_the_mean_is_of_each_tensor(adapters, tmp_path):
+    average_adapters(adapters / "a", adapters / "b", tmp_path / "mean", weight=0.25)
+    first, second, mean = (
+        load_peft_weights(str(path), "cpu") for path in (adapters / "a", adapters / "b", tmp_path / "mean")
+    )
+    assert first.keys() == mean.keys()
+    changed = 0
+    for name, tensor in mean.items():
+        torch.testing.assert_close(tensor, 0.75 * first[name] + 0.25 * second[name])
+        changed += not tensor.equal(first[name])
+    assert changed > 10
+
+
+def test_the_mean_loads_and_hears(adapters, tmp_path):
+    average_adapters(adapters / "a", adapters / "b", tmp_path / "mean", weight=0.0)
+    features = small_processor().feature_extractor(tones(3), sampling_rate=16000, return_tensors="pt")
+    outputs = []
+    for folder in (adapters / "a", tmp_path / "mean", adapters / "b"):
+        model = small_model(seed=1)
+        model.add_adapter(model.lora_config(r=2, lora_alpha=4))
+        load_adapter_weights(model, folder)
+        with torch.no_grad():
+            outputs.append(model.get_audio_features(**features).pooler_output)
+    torch.testing.assert_close(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-3)
+
+
+def test_adapters_that_do_not_fit_are_refused(adapters, tmp_path):
+    with pytest.raises(ValueError, match="base_fingerprint"):
+        average_adapters(adapters / "a", adapters / "foreign", tmp_path / "x")
+    with pytest.raises(ValueError, match="`second` must have the r of"):
+        average_adapters(adapters / "a", adapters / "rank", tmp_path / "x")
+    with pytest.raises(ValueError, match="weight"):
+        average_adapters(adapters / "a", adapters / "b", tmp_path / "x", weight=1.5)
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="output"):
+        average_adapters(adapters / "a", adapters / "b", adapters / "b")

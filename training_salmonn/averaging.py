@@ -1,0 +1,60 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+The weighted mean of two adapters of one model.
+
+A model that went on training on something else has learnt that and forgotten some of the rest; somewhere between the two
+lies one that is better than both (arXiv 2109.01903). How far to go is chosen on validation data.
+"""
+
+import shutil
+from pathlib import Path
+
+from peft import PeftConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+
+def average_adapters(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
+    """
+    Writes the adapter `(1 - weight) * first + weight * second`, tensor by tensor, in the dtype of `first`. Returns `output`.
+
+    Args:
+        first: Folder of an adapter, whose settings the mean has too.
+        second: Folder of another one of the same model, as a rule one that was trained on from `first`.
+        output: Folder to write.
+        weight: Share of `second`, from 0 to 1.
+
+    Raises `ValueError` if `weight` is outside of its range, if the adapters belong to different models or have other
+    tensors, and if there is something in `output`.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"`weight` must be in [0, 1], got {weight}.")
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise ValueError(f"`output` must be a new or empty folder, got {output}.")
+    settings = PeftConfig.from_pretrained(str(first))
+    others = PeftConfig.from_pretrained(str(second))
+    for name in ("r", "lora_alpha", "target_modules", "modules_to_save"):
+        if getattr(settings, name) != getattr(others, name):
+            raise ValueError(
+                f"`second` must have the {name} of `first`, {getattr(settings, name)}, got {getattr(others, name)}."
+            )
+    files = [Path(folder, SAFETENSORS_WEIGHTS_NAME) for folder in (first, second)]
+    tensors, added = map(load_file, files)
+    shapes, other_shapes = ({name: t.shape for name, t in part.items()} for part in (tensors, added))
+    if shapes != other_shapes:
+        different = sorted(set(shapes.items()) ^ set(other_shapes.items()))
+        raise ValueError(f"`second` must have the tensors of `first`, but they differ in {different[0][0]}.")
+    for name, tensor in tensors.items():
+        if name.endswith("base_fingerprint"):
+            if not tensor.equal(added[name]):
+                raise ValueError(f"`second` must be of the model of `first`, but {name} differs.")
+        else:
+            tensors[name] = tensor.float().lerp(added[name].float(), weight).to(tensor.dtype)
+    with safe_open(files[0], framework="pt") as file:
+        metadata = file.metadata()
+    Path(output).mkdir(parents=True, exist_ok=True)
+    for file in Path(first).glob("*.json"):
+        shutil.copy(file, output)
+    save_file(tensors, Path(output, SAFETENSORS_WEIGHTS_NAME), metadata=metadata)
+    return Path(output)
