@@ -82,7 +82,7 @@ def main_section(runs: Runs, images: Path) -> Section:
     if before is None and after is None:
         return section
     section.body += [
-        "One row a score: the model after instruction tuning, the same after activation tuning on a dozen stories of its "
+        "One row a score: the model after instruction tuning, the same after activation tuning on a few stories of its "
         "own, and Whisper tiny.en with its own decoder, where they were evaluated. Below each value stands its 95 % bootstrap interval over "
         "examples; error and repeat rates are better when lower, all others when higher. Tasks are described in "
         "`docs/evaluation.md`; following rates and repeat rates are by rule here, and following rates by GPT-3.5 in the paper.",
