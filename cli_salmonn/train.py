@@ -46,7 +46,7 @@ trained further, the answers stay those of the speech-only model.
 
 AVERAGE_EXAMPLES = """\
 example:
-  salmonn average runs/sentences/adapter runs/shuffled/adapter runs/instruct --weight 0.4
+  salmonn average runs/sentences/adapter runs/shuffled/adapter runs/instruct/adapter --weight 0.4
 
 As a rule SECOND was trained on from FIRST, and the best weight is found by evaluating some on validation data.
 """

@@ -210,6 +210,12 @@ def test_plans_have_the_promised_arrangements(tones):
         sounds.plan_sounds("dev", 10)
 
 
+def test_a_test_needs_an_event_with_two_recordings_for_it(tones, monkeypatch):
+    monkeypatch.setattr(sounds, "load_effects", lambda: (tones["odd"],))
+    with pytest.raises(ValueError, match="2 recordings for a test"):
+        sounds.plan_sounds("test", 10)
+
+
 def test_plans_depend_on_the_seed_alone(tones):
     assert sounds.plan_sounds("train", 50, seed=1) == sounds.plan_sounds("train", 50, seed=1)
     captions = [[row["caption"] for row in sounds.plan_sounds("train", 50, seed)] for seed in (1, 2)]

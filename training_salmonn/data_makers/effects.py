@@ -4,8 +4,8 @@ Labelled sound effects: what is in which file of which Debian package, and which
 
 `effects.json` names classes of sounds. A class has a label ("dog"), a clause that says what is heard and contains the
 label ("a dog barks"), and patterns of files by package. Classes that listeners do not tell apart name an event instead,
-with a clause of its own: a snare drum and a tom-tom are both a drum. A file is called by its source, `package/path`; a file in a
-Qt resource archive by the path of the archive and its path therein, `package/memory-sound.rcc/resource/bark.ogg`.
+with a clause of its own: a snare drum and a tom-tom are both a drum. A file is called by its source, `package/path`; a
+file in a Qt resource archive by the path of the archive and its path therein, `package/memory-sound.rcc/resource/bark.ogg`.
 """
 
 import hashlib

@@ -103,6 +103,8 @@ def deal_events(effects: Sequence[Effect], rng: random.Random) -> Iterator[Effec
     for effect in effects:
         classes[effect.event].append(effect)
     tested = [group for group in classes.values() if sum(len(effect.test) for effect in group) >= FEWEST_TESTED]
+    if not tested:
+        raise ValueError(f"no event of the catalogue has {FEWEST_TESTED} recordings for a test.")
     while True:
         yield from map(rng.choice, rng.sample(tested, len(tested)))
 
