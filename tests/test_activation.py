@@ -154,6 +154,32 @@ def test_a_model_without_a_fit_answer_is_reported(overfitted):
         make_answers(model, processor, dataset, PromptBank.load(), settings)
 
 
+@pytest.mark.parametrize(("answers_per_clip", "numbers"), [(1, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 1, 0])])
+def test_as_many_answers_to_a_clip_are_kept_as_are_wanted(monkeypatch, answers_per_clip, numbers):
+    """Of those that are fit, the first ones; and of the last clip only what is still missing."""
+
+    def answer(model, processor, clip, prompt, num_return_sequences, **generation):
+        stories = [f"Once upon a time, story {number} began" for number in range(num_return_sequences - 1)]
+        return [("too short", True)] + [(story, True) for story in stories]
+
+    monkeypatch.setattr("training_salmonn.activation.ask", answer)
+    clips = [{"audio": {"array": tones(number), "sampling_rate": 16000}} for number in range(8)]
+    settings = ActivationArguments(
+        num_answers=5, answers_per_clip=answers_per_clip, answer_attempts=4, answer_min_words=4
+    )
+
+    rows = make_answers(None, None, clips, PromptBank.load(), settings)
+
+    assert [row["text"] for row in rows] == [f"Once upon a time, story {number} began" for number in numbers]
+    heard = {id(row["audio"]) for row in rows}
+    assert len(heard) == -(-5 // answers_per_clip)
+
+
+def test_no_answers_to_a_clip_are_refused():
+    with pytest.raises(ValueError, match="`answers_per_clip` must be at least 1, got 0"):
+        ActivationArguments(answers_per_clip=0)
+
+
 def test_clips_that_are_no_files_are_written(tmp_path):
     rows = Dataset.from_dict({"audio": [{"array": tones(0).tolist(), "sampling_rate": 16000}]})
     audio = rows[0]["audio"] | {"array": np.array(rows[0]["audio"]["array"], "float32")}

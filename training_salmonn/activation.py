@@ -103,14 +103,17 @@ def make_answers(
         if len(rows) == settings.num_answers:
             break
         task = settings.answer_tasks[len(rows) % len(settings.answer_tasks)]
-        prompt, audio = bank.sample(task, rng=rng), dataset[number]["audio"]
+        prompt, audio, wanted = bank.sample(task, rng=rng), dataset[number]["audio"], settings.num_answers - len(rows)
+        fit = []
         for text, is_finished in ask(model, processor, read_audio(audio), prompt, **_sampling(settings)):
             reason = find_fault(text, is_finished, settings.answer_min_words)
             if reason is None:
-                rows.append({"audio": audio, "text": text, "task": task, "question": prompt})
-                progress.update()
-                break
-            rejected[reason] += 1
+                fit.append({"audio": audio, "text": text, "task": task, "question": prompt})
+            else:
+                rejected[reason] += 1
+        fit = fit[: min(settings.answers_per_clip, wanted)]
+        rows += fit
+        progress.update(len(fit))
     progress.close()
     faults = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
     logger.info("kept %d answers, rejected: %s", len(rows), faults)

@@ -120,7 +120,8 @@ class ActivationArguments:
     answer_lora_scale: float = field(
         default=0.5, metadata={"help": "Factor on the LoRA scaling while answering: 0.5 takes 4 to the paper's 2."}
     )
-    answer_attempts: int = field(default=4, metadata={"help": "Answers to draw for a clip until one is kept."})
+    answer_attempts: int = field(default=4, metadata={"help": "Answers to draw for a clip."})
+    answers_per_clip: int = field(default=1, metadata={"help": "Most of them to keep."})
     answer_min_words: int = field(default=30, metadata={"help": "Shortest answer to keep, in words."})
     answer_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer in tokens."})
     answer_temperature: float = field(default=0.8, metadata={"help": "Of sampling; 0 takes the likeliest token."})
@@ -133,6 +134,8 @@ class ActivationArguments:
     def __post_init__(self):
         if not 0 <= self.replay_share < 1:
             raise ValueError(f"`replay_share` must be at least 0 and below 1, got {self.replay_share}.")
+        if self.answers_per_clip < 1:
+            raise ValueError(f"`answers_per_clip` must be at least 1, got {self.answers_per_clip}.")
 
 
 @dataclass

@@ -124,6 +124,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         concatenate_probability=data.concatenate_probability,
         concatenate_max_seconds=data.concatenate_max_seconds,
         seed=recipe.training.seed,
+        padding_side="left",  # all answers then end in the last column, and the fewest positions are scored
     )
     settings = {
         "args": recipe.training,
