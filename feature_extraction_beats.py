@@ -40,6 +40,8 @@ LOWEST_FREQUENCY = 20.0
 ENERGY_FLOOR = torch.finfo(torch.float32).eps
 INT16_SCALE = 2.0**15  # Kaldi reads 16-bit integers
 
+CPU_BATCH_SIZE = 8  # waveforms at a time
+
 
 def validate_waveform(name: str, clip) -> np.ndarray:
     """
@@ -209,12 +211,18 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             `np.ndarray` of shape `(batch_size, num_frames, num_mel_bins)` and dtype float32.
         """
-        fft_length = 2 ** (self.frame_length - 1).bit_length()
-        window = povey_window(self.frame_length).to(device)
-        mel_filters = kaldi_mel_filters(self.num_mel_bins, self.sampling_rate, fft_length).to(device)
+        samples = torch.as_tensor(waveforms, device=device)
+        # a few at a time on a CPU: the frames of many, in float64, leave its caches
+        parts = samples.split(CPU_BATCH_SIZE if samples.device.type == "cpu" else len(samples))
+        return torch.cat([self._extract(part) for part in parts]).numpy()
 
-        samples = torch.as_tensor(waveforms, device=device).to(torch.float64) * INT16_SCALE
-        frames = samples.unfold(-1, self.frame_length, self.hop_length)
+    def _extract(self, samples: torch.Tensor) -> torch.Tensor:
+        """`(batch_size, samples)` -> `(batch_size, num_frames, num_mel_bins)`, float32, on the CPU."""
+        fft_length = 2 ** (self.frame_length - 1).bit_length()
+        window = povey_window(self.frame_length).to(samples.device)
+        mel_filters = kaldi_mel_filters(self.num_mel_bins, self.sampling_rate, fft_length).to(samples.device)
+
+        frames = (samples.to(torch.float64) * INT16_SCALE).unfold(-1, self.frame_length, self.hop_length)
         frames = frames - frames.mean(dim=-1, keepdim=True)
         # the first sample of each frame stands in for the one before it
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
@@ -222,7 +230,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         energies = (spectrum.real.square() + spectrum.imag.square()) @ mel_filters
         fbank = energies.clamp(min=ENERGY_FLOOR).log()
         fbank = (fbank - self.fbank_mean) / (2 * self.fbank_std)
-        return fbank.to("cpu", torch.float32).numpy()
+        return fbank.to("cpu", torch.float32)
 
     def __call__(
         self,

@@ -155,11 +155,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             )
         segments, lengths, numbers = self._split(validate_waveforms("raw_speech", raw_speech))
 
-        waveforms = segments
-        if not self.fixed_length:
-            # the silence up to 30 s changes nothing before it, apart from the columns whose windows reach into it
-            waveforms = segments[:, : max(lengths) + self.n_fft]
-        mel = self._whisper._torch_extract_fbank_features(waveforms.astype(np.float32), device)
+        mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
         mel = mel.reshape(
             len(segments), self.feature_size, -1
         )  # (segments, mel bins, frames), 3000 of a whole segment
@@ -185,9 +181,13 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _split(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int], list[int]]:
-        """Segments padded to 30 s, `(segments, samples)` of float64; their lengths; and their numbers in their clip."""
+        """Padded segments, `(segments, samples)` of float64; their lengths; and their numbers in their clip."""
         lengths = [self.segment_lengths(len(clip)) for clip in clips]
-        segments = np.full((sum(map(len, lengths)), self.segment_samples), self.padding_value)
+        size = self.segment_samples
+        if not self.fixed_length:
+            # the silence up to 30 s changes nothing before it, apart from the columns whose windows reach into it
+            size = min(size, max(map(max, lengths)) + self.n_fft)
+        segments = np.full((sum(map(len, lengths)), size), self.padding_value)
         numbers = [number for clip_lengths in lengths for number in range(1, len(clip_lengths) + 1)]
         first = 0
         for clip, clip_lengths in zip(clips, lengths):
