@@ -6,6 +6,7 @@ import json
 import random
 import re
 import struct
+import zlib
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -78,7 +79,11 @@ def test_the_catalogue_names_known_packages():
     catalogue = json.loads(effects.CATALOGUE.read_text(encoding="utf-8"))
     known = {package.name for package in effects.PACKAGES}
     assert set(catalogue["roots"]) == known
-    used = {package for entry in catalogue["classes"].values() for package in entry["files"]}
+    used = {
+        package
+        for entry in catalogue["classes"].values()
+        for package in (*entry["files"], *entry.get("training_files", ()))
+    }
     assert used == known
 
 
@@ -130,6 +135,47 @@ def test_copies_silent_files_and_other_cuts_are_found(monkeypatch):
     assert effects.group_recordings(kept) == [["first", "quiet cut"], ["other"]]
 
 
+def test_training_files_change_no_other_split(monkeypatch):
+    """And copies and other cuts of what is held out are no training files: in other classes of the event neither."""
+    noise = np.random.default_rng(0).standard_normal((7, SAMPLING_RATE)).astype(np.float32)
+    waves = {f"zoo/{name}": wave for name, wave in zip(("bark", "yelp", "howl", "woof", "growl", "meow"), noise)}
+    waves["farm/copy of yelp"] = waves["zoo/yelp"]
+    waves["farm/copy of bark"] = waves["zoo/bark"]
+    waves["farm/cut of howl"] = 0.1 * waves["zoo/howl"][1000:]
+    waves["farm/woof"] = waves["farm/copy of woof"] = noise[6]
+    waves["farm/cut of meow"] = waves["zoo/meow"][1000:]
+    monkeypatch.setattr(effects, "read_effect", waves.get)
+    monkeypatch.setattr(effects, "read_bytes", lambda source: waves[source].tobytes())
+    classes = (
+        Effect("dog", "barking", "there is barking", ("zoo/bark",), ("zoo/yelp",), ("zoo/woof",)),
+        Effect("wolf", "barking", "there is barking", ("zoo/growl",), (), ("zoo/howl",)),
+        Effect("cat", "cat", "a cat meows", (), (), ("zoo/meow",)),
+    )
+    extra = {"dog": [source for source in waves if source.startswith("farm")]}
+    dog, *others = effects.add_training_files(classes, extra)
+    assert dog.train == ("zoo/bark", "farm/woof", "farm/cut of meow")
+    assert (dog.validation, dog.test) == (classes[0].validation, classes[0].test)
+    assert others == list(classes[1:])
+
+
+def test_the_catalogue_may_name_training_files(monkeypatch, tmp_path):
+    noise = np.random.default_rng(0).standard_normal((5, SAMPLING_RATE)).astype(np.float32)
+    (tmp_path / "sounds").mkdir()
+    for name, wave in zip(("dog_0", "dog_1", "dog_2", "dog_3", "late"), noise):
+        soundfile.write(tmp_path / "sounds" / f"{name}.wav", 0.1 * wave, SAMPLING_RATE)
+    dog = {"clause": "a dog barks", "files": {"zoo": ["dog_*"]}}
+    splits = {}
+    for name, entry in (("plain", dog), ("more", dog | {"training_files": {"zoo": ["late*"]}})):
+        catalogue = tmp_path / f"{name}.json"
+        catalogue.write_text(json.dumps({"roots": {"zoo": "sounds"}, "events": {}, "classes": {"dog": entry}}))
+        monkeypatch.setattr(effects, "CATALOGUE", catalogue)
+        monkeypatch.setattr(effects, "PACKAGES", (effects.DebianPackage("zoo", "", "", ""),))
+        monkeypatch.setattr(effects, "fetch_package", lambda package: tmp_path)
+        (splits[name],) = effects.load_effects.__wrapped__()
+    train = (*splits["plain"].train, "zoo/sounds/late.wav")
+    assert splits["more"] == replace(splits["plain"], train=train)
+
+
 def test_effects_are_read_as_mono_16_khz_without_silence_at_the_ends(monkeypatch):
     wave = np.pad(tone(400.0, 1.0), (8000, 16000))
     file = io.BytesIO()
@@ -153,9 +199,38 @@ def test_sources_in_qt_archives_are_read(monkeypatch, tmp_path):
     assert effects.read_bytes("zoo/share/horn.wav") == b"horn"
 
 
-def test_other_files_are_no_qt_archives():
+def test_other_files_are_no_archives():
     with pytest.raises(ValueError, match="qres"):
         effects.qt_resources(b"RIFF")
+    with pytest.raises(ValueError, match="OpenClonk"):
+        effects.clonk_group(b"RIFF")
+
+
+def test_sources_in_groups_of_openclonk_are_read(monkeypatch, tmp_path):
+    package = effects.DebianPackage("zoo", "", "", "")
+    monkeypatch.setattr(effects, "PACKAGES", (package,))
+    monkeypatch.setattr(effects, "fetch_package", lambda package: tmp_path)
+    animals = clonk_group({"Chirp.wav": b"chirp", "Bark.ogg": b"bark", "authors.txt": b"me"})
+    packed = zlib.compress(clonk_group({"Rain.ogg": b"rain"}, {"Animals.ocg": animals}), wbits=31)
+    (tmp_path / "Sound.ocg").write_bytes(b"\x1e\x8c" + packed[2:])
+    (tmp_path / "Music.ocg").mkdir()
+    members = {"Rain.ogg": b"rain", "Animals.ocg/Chirp.wav": b"chirp", "Animals.ocg/Bark.ogg": b"bark"}
+    assert effects.list_sources(package, ".") == [f"zoo/Sound.ocg/{name}" for name in members]
+    assert [effects.read_bytes(f"zoo/Sound.ocg/{name}") for name in members] == list(members.values())
+
+
+def clonk_group(files: dict[str, bytes], groups: dict[str, bytes] | None = None) -> bytes:
+    """A group with `files` and other `groups`, not packed."""
+    groups = groups or {}
+    entries, data = b"", b""
+    for name, content in (files | groups).items():
+        entry = struct.pack("<260s5i", name.encode(), 0, name in groups, len(content), 0, len(data))
+        entries += entry.ljust(316, b"\0")
+        data += content
+    header = bytearray(b"RedWolf Design GrpFolder".ljust(36, b"\0") + struct.pack("<i", len(files | groups)))
+    header = header.ljust(204, b"\0")
+    header[:-2:3], header[2::3] = header[2::3], header[:-2:3]
+    return bytes(byte ^ 237 for byte in header) + entries + data
 
 
 def qt_archive(files: dict[str, bytes]) -> bytes:

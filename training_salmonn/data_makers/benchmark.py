@@ -41,12 +41,14 @@ class NanoTask:
         columns: what a row has besides `id` and its audio.
         facts: what clips must have besides what the trained task needs.
         wanted: which of these clips are used.
+        limited: whether only the first rows are written: a task that joins clips needs them all.
     """
 
     sources: Mapping[str, str]
     columns: Callable[[Instruction], dict]
     facts: tuple[str, ...] = ()
     wanted: Callable[[dict], bool] = lambda clip: True
+    limited: bool = True
 
 
 def make_benchmark(
@@ -68,7 +70,7 @@ def make_benchmark(
         unseen_voice: the same by voices that were not.
         sounds: finished split of sounds.
         music: finished split of music.
-        limit: most rows of a task. The first ones of a task are balanced if its answers are a choice.
+        limit: most rows of a task, but for those that join clips. The first ones of a task are balanced if its answers are a choice.
         seed: which rows are taken.
 
     Raises `ValueError` if `limit` is not positive, if no split is given, or if one is not finished.
@@ -82,7 +84,7 @@ def make_benchmark(
     output = Path(output).resolve()
     written = []
     for name, task in NANO_TASKS.items():
-        instructions = _draw(task, splits, seed)[:limit]
+        instructions = _draw(task, splits, seed)[: limit if task.limited else None]
         if not instructions:
             logger.warning("%s is left out: there are no clips for it in %s", name, ", ".join(task.sources))
             continue
@@ -151,6 +153,10 @@ def _is_pair(clip: dict) -> bool:
 NANO_TASKS = {
     "nano_asr": NanoTask({"speech": "asr"}, _answer("text")),
     "nano_asr_unseen_voice": NanoTask({"unseen_voice": "asr"}, _answer("text")),
+    **{
+        f"nano_asr_{seconds}s": NanoTask({"speech": "asr"}, _answer("text"), limited=False)
+        for seconds in (60, 90, 120)
+    },
     "nano_phones": NanoTask({"speech": "phone_recognition"}, _answer("phones")),
     "nano_gender": NanoTask({"speech": "gender_recognition"}, _fact("gender")),
     "nano_speaker_verification": NanoTask(

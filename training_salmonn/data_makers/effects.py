@@ -5,17 +5,24 @@ Labelled sound effects: what is in which file of which Debian package, and which
 `effects.json` names classes of sounds. A class has a label ("dog"), a clause that says what is heard and contains the
 label ("a dog barks"), and patterns of files by package. Classes that listeners do not tell apart name an event instead,
 with a clause of its own: a snare drum and a tom-tom are both a drum. A file is called by its source, `package/path`; a
-file in a Qt resource archive by the path of the archive and its path therein, `package/memory-sound.rcc/resource/bark.ogg`.
+file in an archive of `ARCHIVES` by the path of the archive and its path therein,
+`package/memory-sound.rcc/resource/bark.ogg`.
+
+The recordings of the patterns in `files` are split for training, validation and testing. Those of `training_files`,
+which a class may have too, are for training only. They change nothing in the other splits: those that seem to be the
+same recordings as files for validation or testing of the event are left out.
 """
 
 import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +70,50 @@ PACKAGES = (
     DebianPackage("tuxpaint-stamps-default", "sounds of stamps", "GPL-2", "Bill Kendrick and contributors"),
     DebianPackage("wesnoth-1.16-data", "sounds of units and landscapes", "GPL-2+", "Battle for Wesnoth developers"),
     DebianPackage("widelands-data", "sounds of animals and trades", "GPL-2+", "Widelands Development Team"),
+    DebianPackage("7kaa-data", "sounds of weather", "GPL-2+", "Enlight Software and Jesse Allen"),
+    DebianPackage(
+        "ardentryst",
+        "sounds of steps and weather",
+        "CC-BY-SA-3.0",
+        "Kendra Pietruszewski, Amy Dunwoodie, Jordan Trudgett and authors on freesound.org",
+    ),
+    DebianPackage("hydrogen-data", "hand claps", "GPL-2+", "ArtemioLabs, Glen MacArthur, Sebastian Moors"),
+    DebianPackage("lugaru-data", "sounds of fights, steps and animals", "CC-BY-SA-3.0", "Wolfire Games"),
+    DebianPackage("minetest-mod-homedecor", "sounds of a home", "CC-BY-SA-4.0", "Vanessa Ezekowitz"),
+    DebianPackage(
+        "openclonk-data",
+        "sounds of nature, tools, weapons and people",
+        "CC-BY-3.0, CC0",
+        "OpenClonk contributors and authors on freesound.org, who are named in its Sound.ocg/authors.txt",
+    ),
+    DebianPackage(
+        "pekka-kana-2-data",
+        "sounds of animals and robots",
+        "BSD-2-Clause",
+        "Janne Kivilahti, Samuli Tuomola, Danilo Lemos, Carlos Donizete Froes",
+    ),
+    DebianPackage(
+        "scorched3d-data",
+        "sounds of weather, animals and explosions",
+        "GPL-2+, CC-BY-SA-3.0",
+        "Gavin Camp, Apocalypse mod team",
+    ),
+    DebianPackage(
+        "scratch",
+        "sounds of animals, people and things",
+        "CC-BY-SA-3.0",
+        "Massachusetts Institute of Technology",
+    ),
+    DebianPackage(
+        "ufoai-sound",
+        "sounds of steps, doors, weapons, fire and people",
+        "GPL-2+, GPL-2, CC-BY-3.0, CC-BY-SA-3.0",
+        "UFO: Alien Invasion, OpenArena and Nexuiz contributors",
+        archive="usr/share/games/ufoai/base/0snd.pk3",
+        folder="sound",
+    ),
 )
-SUFFIXES = (".wav", ".ogg", ".flac", ".aiff")
+SUFFIXES = (".wav", ".ogg", ".flac", ".aiff", ".mp3")
 
 LONGEST = 20.0  # seconds of a file that are read
 LOWEST = 40.0  # Hz
@@ -80,7 +129,8 @@ CORRELATION_RATE = 4_000
 @dataclass(frozen=True)
 class Effect:
     """
-    A class of sounds with the sources of each split. Classes of one or two recordings have them all in `train`.
+    A class of sounds with the sources of each split. Classes of one or two recordings have them all in `train`, where
+    the files for training only are the last.
 
     Args:
         label: The class, which BEATs learns.
@@ -101,16 +151,52 @@ def load_effects() -> tuple[Effect, ...]:
     """The classes of the catalogue, with the files that are there. Fetches the packages that are not in the cache."""
     catalogue = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     listed = {package.name: list_sources(package, catalogue["roots"][package.name]) for package in PACKAGES}
-    effects = []
-    for label, entry in catalogue["classes"].items():
-        sources = [
+
+    def find_sources(files: Mapping[str, Sequence[str]]) -> list[str]:
+        return [
             source
-            for package, patterns in entry["files"].items()
+            for package, patterns in files.items()
             for source in match_sources(listed[package], f"{package}/{catalogue['roots'][package]}", patterns)
         ]
-        parts = split_sources(group_recordings(drop_useless(sources)))
+
+    effects = []
+    for label, entry in catalogue["classes"].items():
+        parts = split_sources(group_recordings(drop_useless(find_sources(entry["files"]))))
         event = entry.get("event", label)
         effects.append(Effect(label, event, catalogue["events"].get(event) or entry["clause"], **parts))
+    extra = {
+        label: find_sources(entry["training_files"])
+        for label, entry in catalogue["classes"].items()
+        if "training_files" in entry
+    }
+    return add_training_files(effects, extra)
+
+
+def add_training_files(effects: Sequence[Effect], extra: Mapping[str, Sequence[str]]) -> tuple[Effect, ...]:
+    """
+    `effects` with the sources `extra`, by label, at the end of `train`.
+
+    Left out are copies of others of the event, and what is in a group with a recording for validation or testing.
+    """
+    effects = list(effects)
+    for number, effect in enumerate(effects):
+        if effect.label not in extra:
+            continue
+        siblings = [other for other in effects if other.event == effect.event]
+        held_out = [source for other in siblings for source in (*other.validation, *other.test)]
+        known = [*held_out, *(source for other in siblings for source in other.train)]
+        new = [source for source in drop_useless([*known, *extra[effect.label]]) if source not in known]
+        heard = {
+            source
+            for group in group_recordings([*held_out, *new])
+            if not set(group).isdisjoint(held_out)
+            for source in group
+        }
+        for source in new:
+            if source in heard:
+                logger.info("%s is left out: it seems to be a recording for validation or testing", source)
+        train = (*effect.train, *(source for source in new if source not in heard))
+        effects[number] = replace(effect, train=train)
     return tuple(effects)
 
 
@@ -120,9 +206,9 @@ def list_sources(package: DebianPackage, root: str) -> list[str]:
     sources = []
     for file in sorted((folder / root).rglob("*")):
         source = f"{package.name}/{file.relative_to(folder).as_posix()}"
-        if file.suffix == ".rcc":
-            sources += [f"{source}/{name}" for name in qt_resources(file.read_bytes()) if name.endswith(SUFFIXES)]
-        elif file.suffix in SUFFIXES:
+        if file.suffix in ARCHIVES and file.is_file():
+            sources += [f"{source}/{name}" for name in read_archive(file) if name.endswith(SUFFIXES)]
+        elif file.suffix.lower() in SUFFIXES:
             sources.append(source)
     return sources
 
@@ -141,12 +227,46 @@ def match_sources(sources: Sequence[str], root: str, patterns: Sequence[str]) ->
 def read_bytes(source: str) -> bytes:
     """The file of a source."""
     name, path = source.split("/", maxsplit=1)
-    package = next(package for package in PACKAGES if package.name == name)
-    archive, in_archive, member = path.partition(".rcc/")
-    if in_archive:
-        content = (fetch_package(package) / f"{archive}.rcc").read_bytes()
-        return qt_resources(content)[member]
-    return (fetch_package(package) / path).read_bytes()
+    folder = fetch_package(next(package for package in PACKAGES if package.name == name))
+    for suffix in ARCHIVES:
+        archive, in_archive, member = path.partition(f"{suffix}/")
+        if in_archive:
+            return read_archive(folder / f"{archive}{suffix}")[member]
+    return (folder / path).read_bytes()
+
+
+@lru_cache(maxsize=1)
+def read_archive(file: Path) -> dict[str, bytes]:
+    """The files in an archive by their paths."""
+    return ARCHIVES[file.suffix](file.read_bytes())
+
+
+def clonk_group(content: bytes) -> dict[str, bytes]:
+    """The files in a group of OpenClonk, by their paths: gzip with other first bytes, groups in groups."""
+    if content[:2] != b"\x1e\x8c":
+        raise ValueError("this is no packed group of OpenClonk")
+    return _clonk_files(zlib.decompress(b"\x1f\x8b" + content[2:], wbits=31))
+
+
+def _clonk_files(group: bytes) -> dict[str, bytes]:
+    # the header is disguised: all bytes are XORed, and the first and third of each three are swapped
+    header = bytearray(byte ^ 237 for byte in group[:204])
+    header[:-2:3], header[2::3] = header[2::3], header[:-2:3]
+    (count,) = struct.unpack_from("<i", header, 36)
+    files = {}
+    for number in range(count):
+        name, _, is_group, size, _, offset = struct.unpack_from("<260s5i", group, 204 + 316 * number)
+        path = name.split(b"\0")[0].decode("latin-1")
+        start = 204 + 316 * count + offset
+        content = group[start : start + size]
+        if is_group:
+            files |= {f"{path}/{inner}": file for inner, file in _clonk_files(content).items()}
+        else:
+            files[path] = content
+    return files
+
+
+ARCHIVES = {".rcc": qt_resources, ".ocg": clonk_group}
 
 
 @cache
