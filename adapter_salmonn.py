@@ -30,6 +30,13 @@ TRAINED_MODULES = ("connector", "speech_layer_norm", "beats_layer_norm")
 FINGERPRINT_SIZE = 16  # values kept of each parameter of the base model
 
 
+def find_different_parameters(recorded: torch.Tensor, found: torch.Tensor) -> torch.BoolTensor:
+    """Which rows `(num_parameters,)` of two fingerprints are of other weights. What is not finite is not compared."""
+    # a rounding to bfloat16 on either side changes a value by less than 1 %
+    differs = (recorded - found).abs() > 2**-6 * recorded.abs() + 1e-6
+    return (differs & recorded.isfinite() & found.isfinite()).any(-1)
+
+
 class FingerprintedModule(nn.Module):
     """
     A trained module that remembers its base model: a fingerprint of it is a buffer, which every way of saving an
@@ -105,9 +112,7 @@ class BaseFingerprintMixin:
         if not recorded.any():
             return  # never saved, so never stamped
         recorded = recorded.masked_fill(~recorded.any(-1, keepdim=True), torch.inf)  # nor single parameters
-        # a rounding to bfloat16 on either side changes a value by less than 1 %
-        differs = (recorded - found).abs() > 2**-6 * recorded.abs() + 1e-6
-        differs = (differs & recorded.isfinite() & found.isfinite()).any(-1)
+        differs = find_different_parameters(recorded, found)
         if differs.any():
             names = [name for name, other in zip(self._base_parameters(), differs.tolist()) if other]
             parts = ", ".join(sorted({name.split(".")[0] for name in names}))

@@ -62,3 +62,15 @@ def test_adapters_that_do_not_fit_are_refused(adapters, tmp_path):
     assert not (tmp_path / "x").exists()
     with pytest.raises(ValueError, match="output"):
         average_adapters(adapters / "a", adapters / "b", adapters / "b")
+
+
+def test_a_model_of_another_precision_is_the_same_model(adapters, tmp_path):
+    rounded = tmp_path / "rounded"
+    model = small_model(seed=1).bfloat16()
+    model.add_adapter(model.lora_config(r=2, lora_alpha=4))
+    load_adapter_weights(model, adapters / "b")
+    model.save_pretrained(rounded, adapter_only=True)
+
+    average_adapters(adapters / "a", rounded, tmp_path / "mean")
+
+    assert load_peft_weights(str(tmp_path / "mean"), "cpu").keys() == load_peft_weights(str(rounded), "cpu").keys()

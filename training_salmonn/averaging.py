@@ -14,6 +14,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from adapter_salmonn import find_different_parameters
+
 
 def average_adapters(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
     """
@@ -47,7 +49,7 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
         raise ValueError(f"`second` must have the tensors of `first`, but they differ in {different[0][0]}.")
     for name, tensor in tensors.items():
         if name.endswith("base_fingerprint"):
-            if not tensor.equal(added[name]):
+            if find_different_parameters(tensor.float(), added[name].float()).any():
                 raise ValueError(f"`second` must be of the model of `first`, but {name} differs.")
         else:
             tensors[name] = tensor.float().lerp(added[name].float(), weight).to(tensor.dtype)
