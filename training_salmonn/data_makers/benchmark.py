@@ -70,7 +70,8 @@ def make_benchmark(
         unseen_voice: the same by voices that were not.
         sounds: finished split of sounds.
         music: finished split of music.
-        limit: most rows of a task, but for those that join clips. The first ones of a task are balanced if its answers are a choice.
+        limit: most rows of a task, but for those that join clips. The first ones of a task are balanced if its answers
+            are a choice.
         seed: which rows are taken.
 
     Raises `ValueError` if `limit` is not positive, if no split is given, or if one is not finished.
