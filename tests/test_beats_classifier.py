@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from configuration_beats import BeatsConfig
 from conversion_salmonn.parts import read_beats
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
@@ -18,6 +19,7 @@ from training_salmonn.beats_classifier import (
     load_beats_recipe,
     make_targets,
     new_model,
+    pool_parts,
     read_rows,
     score_beats,
     top1_by_kind,
@@ -184,6 +186,20 @@ class TestTraining:
         expected, state = read_beats(trained).state, read_beats(resumed).state
         assert all(torch.equal(state[name], expected[name]) for name in expected)
 
+    def test_learns_which_frames_hold_which_label(self, split, recipe, tmp_path):
+        joining = replace(recipe, crops=replace(recipe.crops, join_probability=0.5))
+        model = BeatsForAudioClassification.from_pretrained(train_beats([split], [split], tmp_path, joining)).eval()
+        rows = [row for row in read_rows([split]) if row["kind"] == "sound" and len(set(row["classes"])) == 1]
+        whistle, rain = (next(row for row in rows if label in row["classes"]) for label in ("whistle", "rain"))
+        clip = np.concatenate([render(whistle), render(rain)])
+        inputs = EXTRACTOR(clip, sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            tokens = model.classifier(model.beats(**inputs).last_hidden_state)
+        half = inputs["input_features"].shape[1] // 2
+
+        best = pool_parts(tokens, torch.tensor([[half, half]]), model.config).argmax(-1)
+        assert [model.config.id2label[number] for number in best[0].tolist()] == ["whistle", "rain"]
+
     def test_expects_one_label_at_first(self, recipe):
         model = new_model(recipe.model, {label: number for number, label in enumerate("abcde")})
 
@@ -207,6 +223,31 @@ class TestTraining:
 
         with pytest.raises(ValueError, match="`start` .* must have the sizes of `beats`"):
             new_model(wider, {"rain": 0})
+
+
+class TestParts:
+    def test_means_over_parts(self):
+        config = BeatsConfig(num_mel_bins=32, patch_size=16)  # two bands
+        tokens = torch.arange(8.0)[None, :, None].expand(2, -1, 3)  # four times of two tokens
+        part_frames = torch.tensor([[23, 40], [64, 0]])  # the second patch of the first clip has its middle at 24
+
+        means = pool_parts(tokens, part_frames, config)
+
+        assert means.shape == (2, 2, 3)
+        assert means[..., 0].tolist() == [[0.5, 4.5], [3.5, 0.0]]
+
+    def test_a_single_part_is_the_whole_clip(self, trained):
+        model = BeatsForAudioClassification.from_pretrained(trained, dtype=torch.float32)
+        features, mask = torch.randn(2, 64, 128), torch.ones(2, 64, dtype=torch.long)
+        mask[1, 40:] = 0
+        labels = torch.zeros(2, model.config.num_labels)
+        labels[:, 1] = 1.0
+        with torch.no_grad():
+            outputs = model(features, mask, labels=labels, output_hidden_states=True)
+            tokens = model.classifier(outputs.hidden_states[-1])
+
+        pooled = pool_parts(tokens, torch.tensor([[64, 0], [32, 0]]), model.config)
+        torch.testing.assert_close(pooled[:, 0], outputs.logits)
 
 
 class TestRows:
@@ -267,6 +308,27 @@ class TestFbanks:
         found = {(len(item["input_features"]), int(item["labels"].sum())) for item in items}
 
         assert found == {(40, 1), (48, 1), (98, 2)}
+
+    def test_joined_crops_keep_their_targets_apart(self, crops_of):
+        crops = crops_of(crop_frames=[40], join_probability=0.5, mixup_probability=0.0, stretch=0.0, presentations=200)
+        items = [crops[number] for number in range(200)]
+        joined = [item for item in items if item["part_frames"][1]]
+
+        assert 60 < len(joined) < 140
+        assert all(len(item["input_features"]) == item["part_frames"].sum() == 40 for item in joined)
+        assert {int(item["part_frames"][0]) for item in joined} <= set(range(12, 28))
+        # crops are of clips with one label, and each label comes first and second
+        assert all(item["labels"].sum(axis=1).tolist() == [1, 1] for item in joined)
+        assert all(np.any([item["labels"] for item in joined], axis=0).ravel())
+        alone = [item for item in items if not item["part_frames"][1]]
+        assert all(item["labels"][1].sum() == 0 for item in alone)
+
+    def test_nothing_that_can_be_joined(self, crops_of):
+        crops = crops_of()
+        nothing = np.zeros(len(crops.fbanks), dtype=bool)
+        arguments = CropArguments(crop_frames=[200], join_probability=0.1)
+        with pytest.raises(ValueError, match="`join_probability` is not 0, for which there are no clips"):
+            RandomCrops(crops.fbanks, crops.targets, nothing, EXTRACTOR, arguments, batch_size=8)
 
     def test_no_clips_for_a_length(self, crops_of):
         crops = crops_of()

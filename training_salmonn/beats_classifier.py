@@ -66,7 +66,48 @@ class BeatsTrainingArguments(TrainingArguments):
 
     # crops of one batch are neighbours, and as long as each other
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See `TrainingArguments`."})
+    # where parts begin and end is not for the model, but for its trainer
+    remove_unused_columns: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
+
+
+class PartsTrainer(Trainer):
+    """
+    A `Trainer` for crops of two parts, whose logits are averaged over the part that labels are of.
+
+    With labels of whole clips a BEATs says of every token what is anywhere in the clip, since it attends to all of it.
+    An LLM cannot read off from that what came first.
+    """
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs):
+        if "part_frames" not in inputs:  # whole clips of an evaluation
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        labels, part_frames = inputs["labels"], inputs["part_frames"]
+        outputs = model(inputs["input_features"], inputs["attention_mask"], output_hidden_states=True)
+        classifier = self.accelerator.unwrap_model(model)
+        token_logits = classifier.classifier(classifier.dropout(outputs.hidden_states[-1]))
+        logits = pool_parts(token_logits.float(), part_frames, classifier.config)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits[part_frames > 0], labels[part_frames > 0].float())
+        return (loss, outputs) if return_outputs else loss
+
+
+def pool_parts(token_logits: torch.Tensor, part_frames: torch.Tensor, config: BeatsConfig) -> torch.Tensor:
+    """
+    Means of the logits of tokens over the parts of a clip.
+
+    Args:
+        token_logits (`torch.Tensor` of shape `(batch_size, tokens, labels)`): logits of patches, bands of a time first.
+        part_frames (`torch.LongTensor` of shape `(batch_size, parts)`): frames of the parts, which follow each other.
+        config: says how large patches are.
+
+    Returns `(batch_size, parts, labels)`, zeros for a part without tokens. A token belongs to the part of the frame in
+    the middle of its patch.
+    """
+    times = torch.arange(token_logits.shape[1], device=token_logits.device) // config.num_patch_bands
+    middles = times * config.patch_size + config.patch_size // 2  # (tokens,)
+    ends = part_frames.cumsum(1)[..., None]  # (batch_size, parts, 1)
+    is_inside = (middles >= ends - part_frames[..., None]) & (middles < ends)  # (batch_size, parts, tokens)
+    return is_inside.to(token_logits) @ token_logits / is_inside.sum(-1, keepdim=True).clamp(min=1)
 
 
 @dataclass
@@ -182,7 +223,7 @@ def train_beats(
         training.per_device_train_batch_size,
         training.seed,
     )
-    trainer = Trainer(
+    trainer = PartsTrainer(
         model=new_model(recipe.model, label2id),
         args=training,
         data_collator=pad_fbanks,

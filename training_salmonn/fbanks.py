@@ -25,6 +25,11 @@ from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from training_salmonn.data import read_audio
 
 
+# Where clips that are croppable stand among those for a length, and how much of a joined crop its first part is.
+CROPPABLE = 0
+SHARE_OF_FIRST = (0.3, 0.7)
+
+
 @dataclass
 class CropArguments:
     """Which crops are taken of clips, and how they are altered. Sizes of 0 and probabilities of 0 turn things off."""
@@ -36,6 +41,12 @@ class CropArguments:
     )
     mixup_probability: float = field(default=0.5, metadata={"help": "Share of crops that another one is added to."})
     mixup_db: float = field(default=6.0, metadata={"help": "Greatest difference in level of the two, in dB."})
+    join_probability: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of crops that are two, one after the other, each with the targets of its own frames."
+        },
+    )
     stretch: float = field(default=0.2, metadata={"help": "Greatest change of tempo, as a share."})
     mel_shift: int = field(default=6, metadata={"help": "Greatest shift in frequency, in bins."})
     gain_db: float = field(default=10.0, metadata={"help": "Standard deviation of the level, in dB."})
@@ -54,6 +65,8 @@ class CropArguments:
             raise ValueError(f"`presentations` must be at least 1, got {self.presentations}.")
         if not self.crop_frames or min(self.crop_frames) < 1:
             raise ValueError(f"`crop_frames` must hold at least one length, all of them >= 1, got {self.crop_frames}.")
+        if not 0 <= self.join_probability <= 1:
+            raise ValueError(f"`join_probability` must be in [0, 1], got {self.join_probability}.")
         if not 0 <= self.stretch < 1:
             raise ValueError(f"`stretch` must be in [0, 1), got {self.stretch}.")
         if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
@@ -126,6 +139,10 @@ class RandomCrops(Dataset):
     `croppable`, are taken whole where they fit. Consecutive items `batch_size * n` to `batch_size * (n + 1)` are crops
     of one length.
 
+    An item has `input_features` of shape `(frames, num_mel_bins)` and `labels` of shape `(labels,)`. With a
+    `join_probability` it has up to two parts, one after the other: `labels` of shape `(2, labels)`, and `part_frames`
+    of shape `(2,)`, of which the second is 0 where there is one part only.
+
     Raises `ValueError` if there is a length that no clip with a label can be taken for.
     """
 
@@ -142,13 +159,15 @@ class RandomCrops(Dataset):
         self.fbanks, self.targets, self.arguments = fbanks, targets, arguments
         self.batch_size, self.seed = batch_size, seed
         self.alter = FbankAlteration(extractor, arguments)
-        self.clips_of_labels = {}  # for each length, the clips of each label that has any
-        for length in sorted(set(arguments.crop_frames)):
+        self.clips_of_labels = {}  # for each length, the clips of each label that has any; for CROPPABLE, those only
+        lengths = {*arguments.crop_frames} | ({CROPPABLE} if arguments.join_probability else set())
+        for length in sorted(lengths):
             fits = croppable | (fbanks.lengths <= length)
             clips = [np.flatnonzero((target > 0) & fits) for target in targets.T]
             self.clips_of_labels[length] = [of_label for of_label in clips if len(of_label)]
             if not self.clips_of_labels[length]:
-                raise ValueError(f"`crop_frames` has {length}, for which there are no clips with labels.")
+                setting = f"`crop_frames` has {length}" if length else "`join_probability` is not 0"
+                raise ValueError(f"{setting}, for which there are no clips with labels.")
 
     def __len__(self) -> int:
         return self.arguments.presentations
@@ -157,16 +176,36 @@ class RandomCrops(Dataset):
         # a stream of random numbers for the batch and another for the crop
         length = np.random.default_rng((self.seed, 0, index // self.batch_size)).choice(self.arguments.crop_frames)
         rng = np.random.default_rng((self.seed, 1, index))
-        fbank, targets = self._draw(int(length), rng)
+        if not self.arguments.join_probability:
+            fbank, targets = self._draw_mixed(int(length), int(length), rng)
+            return {"input_features": self.alter.disturb(fbank, rng), "labels": targets}
+
+        if rng.random() < self.arguments.join_probability:
+            first = int(length * rng.uniform(*SHARE_OF_FIRST))
+            parts = [self._draw_mixed(frames, CROPPABLE, rng) for frames in (first, int(length) - first)]
+        else:
+            parts = [self._draw_mixed(int(length), int(length), rng)]
+        labels, part_frames = np.zeros((2, *self.targets.shape[1:]), self.targets.dtype), np.zeros(2, dtype=np.int64)
+        for number, (fbank, targets) in enumerate(parts):
+            labels[number], part_frames[number] = targets, len(fbank)
+        fbank = self.alter.disturb(np.concatenate([fbank for fbank, _ in parts]), rng)
+        return {"input_features": fbank, "labels": labels, "part_frames": part_frames}
+
+    def _draw_mixed(self, length: int, clips: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A crop that another one is added to with `mixup_probability`, and the targets of both."""
+        fbank, targets = self._draw(length, clips, rng)
         if rng.random() < self.arguments.mixup_probability:
-            other, other_targets = self._draw(int(length), rng)
+            other, other_targets = self._draw(length, clips, rng)
             fbank = self.alter.mix(fbank, other, rng)
             targets = np.maximum(targets, other_targets)
-        return {"input_features": self.alter.disturb(fbank, rng), "labels": targets}
+        return fbank, targets
 
-    def _draw(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A crop of at most `length` frames of a random clip, at another pitch and tempo, and its targets."""
-        of_labels = self.clips_of_labels[length]
+    def _draw(self, length: int, clips: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """
+        A crop of at most `length` frames of a random clip, at another pitch and tempo, and its targets. `clips` is the
+        key of the clips that are drawn from.
+        """
+        of_labels = self.clips_of_labels[clips]
         clip = rng.choice(of_labels[rng.integers(len(of_labels))])
         return self.alter.warp(self.fbanks[clip], length, rng), self.targets[clip]
 
@@ -255,12 +294,12 @@ def _stretch(size: int, longest: float, rng: np.random.Generator) -> slice:
 
 
 def pad_fbanks(items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """A batch: filter banks of shape `(batch_size, frames, num_mel_bins)`, their mask, and labels."""
+    """A batch: filter banks of shape `(batch_size, frames, num_mel_bins)`, their mask, and all else that items have."""
     fbanks = [item["input_features"] for item in items]
     features = np.zeros((len(fbanks), max(map(len, fbanks)), fbanks[0].shape[1]), dtype=np.float32)
     mask = np.zeros(features.shape[:2], dtype=np.int64)
     for row, row_mask, fbank in zip(features, mask, fbanks):
         row[: len(fbank)], row_mask[: len(fbank)] = fbank, 1
-    labels = np.stack([item["labels"] for item in items])
-    batch = {"input_features": features, "attention_mask": mask, "labels": labels}
+    others = {name: np.stack([item[name] for item in items]) for name in items[0] if name != "input_features"}
+    batch = {"input_features": features, "attention_mask": mask, **others}
     return {name: torch.from_numpy(array) for name, array in batch.items()}

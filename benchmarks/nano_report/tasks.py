@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Sections made of evaluations: tasks before and after activation tuning, BEATs, random concatenation, long clips."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,9 @@ ROWS = (
     ("nano_asr", "wer", "speech, held-out sentences: WER", "%"),
     ("nano_asr_unseen_voice", "wer", "speech, unseen voices: WER", "%"),
     ("nano_asr_real", "wer", "speech, real recordings: WER", "%"),
+    ("nano_asr_60s", "wer", "speech, joined to 60 s: WER", "%"),
+    ("nano_asr_90s", "wer", "speech, joined to 90 s: WER", "%"),
+    ("nano_asr_120s", "wer", "speech, joined to 120 s: WER", "%"),
     ("nano_phones", "per", "phones: PER", "%"),
     ("nano_gender", "accuracy", "man or woman: accuracy", "%"),
     ("nano_speaker_verification", "accuracy", "same speaker: accuracy", "%"),
@@ -202,7 +206,7 @@ def beats_section(runs: Runs, images: Path) -> Section:
     section = Section("What BEATs adds to Whisper")
     folders = ("evaluate/instruct", "evaluate/speech_only", "evaluate/without_beats")
     found = _load(runs, section, folders, quiet=("evaluate/instruct",))
-    full, without = found.get("evaluate/instruct"), found.get("evaluate/without_beats")
+    full = found.get("evaluate/instruct")
     if full is None or len(found) < 2:
         return section
     section.body += [
@@ -210,14 +214,16 @@ def beats_section(runs: Runs, images: Path) -> Section:
         "because Whisper is trained on speech and BEATs on everything else. There is no published value to compare with.",
         settings(found.values()),
         *commands(runs, found),
-        _score_table(found, {**COLUMNS, "evaluate/instruct": "with BEATs"}),
+        _score_table(found, {**COLUMNS, "evaluate/instruct": "with BEATs"}, shared=True),
     ]
-    for task in ("nano_sound", "nano_sound_order"):
+    others = {"speech_only": "by a model trained without it", "without_beats": "with BEATs silenced"}
+    for task, (folder, other) in itertools.product(("nano_sound", "nano_sound_order"), others.items()):
+        without = found.get(f"evaluate/{folder}")
         first, second = without and without.score(task, "accuracy"), full.score(task, "accuracy")
         if first is not None and second is not None:
             section.claims.append(
                 Claim(
-                    f"With BEATs more is heard than with Whisper alone ({_label(task, 'accuracy')})",
+                    f"With BEATs more is heard than {other} ({_label(task, 'accuracy')})",
                     "–",
                     f"without {with_interval(first)}, with {with_interval(second)} %",
                     judge_gain(first, second, BEATS_GAIN),
@@ -359,13 +365,21 @@ def _rows(found: Mapping[str, Evaluation]) -> list[tuple[str, str, str, str]]:
 
 
 def _score_table(
-    found: Mapping[str, Evaluation], columns: Mapping[str, str] = COLUMNS, deletions: bool = False
+    found: Mapping[str, Evaluation],
+    columns: Mapping[str, str] = COLUMNS,
+    deletions: bool = False,
+    shared: bool = False,
 ) -> str:
-    """Rows of scores, columns of evaluations; with `deletions`, also the deletions in error rates."""
+    """
+    Rows of scores, columns of evaluations; with `deletions`, also the deletions in error rates, and with `shared` only
+    the scores that at least two have.
+    """
     lines = []
     for task, name, label, unit in _rows(found):
         count = next(evaluation.tasks[task].num_examples for evaluation in found.values() if task in evaluation.tasks)
         scores = [evaluation.score(task, name) for evaluation in found.values()]
+        if shared and sum(score is not None for score in scores) < 2:
+            continue
         cells = [with_interval(score).replace(" (", "<br>(") for score in scores]
         if deletions:
             cells = [cell + _deleted(score) for cell, score in zip(cells, scores)]
