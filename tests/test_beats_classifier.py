@@ -409,6 +409,8 @@ class TestFbanks:
         [
             ({"crop_frames": []}, "`crop_frames` must hold"),
             ({"presentations": 0}, "`presentations` must be at least 1, got 0"),
+            ({"join_probability": 1.5}, "`join_probability` must be in"),
+            ({"join_probability": 0.5, "crop_frames": [3]}, "`crop_frames` must be long enough for two parts"),
             ({"stretch": 1.0}, "`stretch` must be in"),
             ({"noise_db": [0.0, -5.0]}, "`noise_db` must be the lowest and the highest"),
         ],

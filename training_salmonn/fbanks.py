@@ -67,6 +67,8 @@ class CropArguments:
             raise ValueError(f"`crop_frames` must hold at least one length, all of them >= 1, got {self.crop_frames}.")
         if not 0 <= self.join_probability <= 1:
             raise ValueError(f"`join_probability` must be in [0, 1], got {self.join_probability}.")
+        if self.join_probability and min(self.crop_frames) * SHARE_OF_FIRST[0] < 1:
+            raise ValueError(f"`crop_frames` must be long enough for two parts to join, got {self.crop_frames}.")
         if not 0 <= self.stretch < 1:
             raise ValueError(f"`stretch` must be in [0, 1), got {self.stretch}.")
         if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
