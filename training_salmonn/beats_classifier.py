@@ -34,6 +34,7 @@ from training_salmonn.data_makers.clips import read_clips
 from training_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, WholeClips, pad_fbanks
 from training_salmonn.recipes import parse_override
 from training_salmonn.run import find_checkpoint
+from training_salmonn.whisper_teacher import FRAMES_PER_STATE, TeacherArguments, WhisperTeacher, teacher_loss
 
 
 logger = logging.getLogger(__name__)
@@ -71,23 +72,40 @@ class BeatsTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
 
 
-class PartsTrainer(Trainer):
+class BeatsTrainer(Trainer):
     """
-    A `Trainer` for crops of two parts, whose logits are averaged over the part that labels are of.
+    A `Trainer` for crops of two parts, whose logits are averaged over the part that labels are of, and for a model with
+    a `teacher_head`, which also writes what a teacher makes of the crops.
 
     With labels of whole clips a BEATs says of every token what is anywhere in the clip, since it attends to all of it.
     An LLM cannot read off from that what came first.
     """
 
+    def __init__(self, *args, teacher_weight: float = 0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teacher_weight = teacher_weight
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs):
-        if "part_frames" not in inputs:  # whole clips of an evaluation
+        if not {"part_frames", "teacher_states"} & inputs.keys():  # whole clips of an evaluation, or nothing special
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
-        labels, part_frames = inputs["labels"], inputs["part_frames"]
-        outputs = model(inputs["input_features"], inputs["attention_mask"], output_hidden_states=True)
+        labels, part_frames = inputs["labels"], inputs.get("part_frames")
+        outputs = model(
+            inputs["input_features"],
+            inputs["attention_mask"],
+            labels=labels if part_frames is None else None,
+            output_hidden_states=True,
+        )
         classifier = self.accelerator.unwrap_model(model)
-        token_logits = classifier.classifier(classifier.dropout(outputs.hidden_states[-1]))
-        logits = pool_parts(token_logits.float(), part_frames, classifier.config)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits[part_frames > 0], labels[part_frames > 0].float())
+        tokens = outputs.hidden_states[-1]
+        loss = outputs.loss
+        if part_frames is not None:
+            token_logits = classifier.classifier(classifier.dropout(tokens))
+            logits, is_part = pool_parts(token_logits.float(), part_frames, classifier.config), part_frames > 0
+            loss = nn.functional.binary_cross_entropy_with_logits(logits[is_part], labels[is_part].float())
+        if "teacher_states" in inputs:
+            columns = tokens.unflatten(1, (-1, classifier.config.num_patch_bands)).flatten(2)
+            written = classifier.teacher_head(columns).float()
+            loss = loss + self.teacher_weight * teacher_loss(written, inputs["teacher_states"], inputs["teacher_mask"])
         return (loss, outputs) if return_outputs else loss
 
 
@@ -116,18 +134,20 @@ class BeatsRecipe:
 
     model: BeatsArguments
     crops: CropArguments
+    teacher: TeacherArguments
     training: dict[str, Any]
     fields: dict[str, Any]
 
 
-SECTIONS = (BeatsArguments, CropArguments)
+SECTIONS = (BeatsArguments, CropArguments, TeacherArguments)
 
 
 def load_beats_recipe(recipe: str | Path = "nano", overrides: Iterable[str] = ()) -> BeatsRecipe:
     """
     Reads the recipe in a file, or one of the project's by name, with `overrides` such as `"learning_rate=1e-5"`.
 
-    A recipe is a flat JSON object with fields of [`BeatsArguments`], [`CropArguments`] and `TrainingArguments`.
+    A recipe is a flat JSON object with fields of [`BeatsArguments`], [`CropArguments`], [`TeacherArguments`] and
+    `TrainingArguments`.
     Raises `ValueError` on a file that is no recipe, and on fields that do not exist.
     """
     file = next((path for path in (Path(recipe), RECIPES / f"{recipe}.json") if path.is_file()), None)
@@ -135,13 +155,13 @@ def load_beats_recipe(recipe: str | Path = "nano", overrides: Iterable[str] = ()
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
         raise ValueError(f"`recipe` must be a file or one of {known}, got {str(recipe)!r}.")
     values = json.loads(file.read_text(encoding="utf-8")) | dict(map(parse_override, overrides))
-    model, crops = HfArgumentParser(SECTIONS).parse_dict(values, allow_extra_keys=True)
+    model, crops, teacher = HfArgumentParser(SECTIONS).parse_dict(values, allow_extra_keys=True)
     of_sections = {item.name for section in SECTIONS for item in fields(section)}
     training = {name: value for name, value in values.items() if name not in of_sections}
     unknown = training.keys() - {item.name for item in fields(BeatsTrainingArguments) if item.init}
     if unknown:
         raise ValueError(f"recipe {recipe}: no field {', '.join(map(repr, sorted(unknown)))}.")
-    return BeatsRecipe(model, crops, training, values)
+    return BeatsRecipe(model, crops, teacher, training, values)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -214,25 +234,36 @@ def train_beats(
     train_targets, validation_targets = (make_targets(rows, label2id) for rows in (train_rows, validation_rows))
     logger.info("%d clips, %d labels: %s", len(train_rows), len(labels), ", ".join(labels))
 
+    fbanks = FbankFile(train_rows, extractor, work)
+    model = new_model(recipe.model, label2id)
+    teacher = None
+    if recipe.teacher.teacher is not None:
+        teacher = WhisperTeacher(train_rows, fbanks.lengths, recipe.teacher, work)
+        model.teacher_head = new_teacher_head(model.config, teacher)
     crops = RandomCrops(
-        FbankFile(train_rows, extractor, work),
+        fbanks,
         train_targets,
         np.array([row.get("arrangement") != "sequence" for row in train_rows]),
         extractor,
         recipe.crops,
         training.per_device_train_batch_size,
         training.seed,
+        teacher,
+        model.config.patch_size,
     )
-    trainer = PartsTrainer(
-        model=new_model(recipe.model, label2id),
+    trainer = BeatsTrainer(
+        model=model,
         args=training,
         data_collator=pad_fbanks,
         train_dataset=crops,
         eval_dataset=WholeClips(FbankFile(validation_rows, extractor, work), validation_targets),
         compute_metrics=_metrics,
         callbacks=[ResultsCallback(recipe.fields)],
+        teacher_weight=recipe.teacher.teacher_weight,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    if teacher is not None:
+        del trainer.model.teacher_head  # what is saved is a BEATs as any other
     trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(output)
     extractor.save_pretrained(output)
     return Path(output)
@@ -252,6 +283,12 @@ def new_model(arguments: BeatsArguments, label2id: dict[str, int]) -> BeatsForAu
     if arguments.start is not None:
         _go_on_from(model, arguments.start)
     return model
+
+
+def new_teacher_head(config: BeatsConfig, teacher: WhisperTeacher) -> nn.Linear:
+    """From the tokens of a column of patches to the states that the teacher has for it."""
+    states = config.patch_size // FRAMES_PER_STATE
+    return nn.Linear(config.num_patch_bands * config.hidden_size, states * teacher.num_components)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from training_salmonn.data import read_audio
+from training_salmonn.whisper_teacher import WhisperTeacher
 
 
 # Where clips that are croppable stand among those for a length, and how much of a joined crop its first part is.
@@ -132,6 +133,15 @@ class WholeClips(Dataset):
         return {"input_features": self.fbanks[index], "labels": self.targets[index]}
 
 
+@dataclass
+class Crop:
+    """A part of a clip, altered."""
+
+    fbank: np.ndarray  # (frames, num_mel_bins)
+    targets: np.ndarray  # (labels,)
+    teacher_numbers: np.ndarray  # (frames,), see `WhisperTeacher.numbers`, -1 without a teacher
+
+
 class RandomCrops(Dataset):
     """
     `presentations` random crops of clips, the same for the same seed, whichever are read and in which order.
@@ -143,7 +153,8 @@ class RandomCrops(Dataset):
 
     An item has `input_features` of shape `(frames, num_mel_bins)` and `labels` of shape `(labels,)`. With a
     `join_probability` it has up to two parts, one after the other: `labels` of shape `(2, labels)`, and `part_frames`
-    of shape `(2,)`, of which the second is 0 where there is one part only.
+    of shape `(2,)`, of which the second is 0 where there is one part only. With a `teacher` it has `teacher_states` and
+    `teacher_mask`, what [`WhisperTeacher.patches`] gives; of two sounds at once the teacher knows nothing.
 
     Raises `ValueError` if there is a length that no clip with a label can be taken for.
     """
@@ -157,9 +168,12 @@ class RandomCrops(Dataset):
         arguments: CropArguments,
         batch_size: int,
         seed: int = 0,
+        teacher: WhisperTeacher | None = None,
+        patch_size: int = 16,
     ):
         self.fbanks, self.targets, self.arguments = fbanks, targets, arguments
         self.batch_size, self.seed = batch_size, seed
+        self.teacher, self.patch_size = teacher, patch_size
         self.alter = FbankAlteration(extractor, arguments)
         self.clips_of_labels = {}  # for each length, the clips of each label that has any; for CROPPABLE, those only
         lengths = {*arguments.crop_frames} | ({CROPPABLE} if arguments.join_probability else set())
@@ -178,38 +192,42 @@ class RandomCrops(Dataset):
         # a stream of random numbers for the batch and another for the crop
         length = np.random.default_rng((self.seed, 0, index // self.batch_size)).choice(self.arguments.crop_frames)
         rng = np.random.default_rng((self.seed, 1, index))
-        if not self.arguments.join_probability:
-            fbank, targets = self._draw_mixed(int(length), int(length), rng)
-            return {"input_features": self.alter.disturb(fbank, rng), "labels": targets}
-
-        if rng.random() < self.arguments.join_probability:
+        if self.arguments.join_probability and rng.random() < self.arguments.join_probability:
             first = int(length * rng.uniform(*SHARE_OF_FIRST))
             parts = [self._draw_mixed(frames, CROPPABLE, rng) for frames in (first, int(length) - first)]
         else:
             parts = [self._draw_mixed(int(length), int(length), rng)]
-        labels, part_frames = np.zeros((2, *self.targets.shape[1:]), self.targets.dtype), np.zeros(2, dtype=np.int64)
-        for number, (fbank, targets) in enumerate(parts):
-            labels[number], part_frames[number] = targets, len(fbank)
-        fbank = self.alter.disturb(np.concatenate([fbank for fbank, _ in parts]), rng)
-        return {"input_features": fbank, "labels": labels, "part_frames": part_frames}
+        item = {"labels": parts[0].targets}
+        if self.arguments.join_probability:
+            labels, part_frames = np.zeros((2, *self.targets.shape[1:]), self.targets.dtype), np.zeros(2, np.int64)
+            for number, part in enumerate(parts):
+                labels[number], part_frames[number] = part.targets, len(part.fbank)
+            item = {"labels": labels, "part_frames": part_frames}
+        if self.teacher is not None:
+            numbers = np.concatenate([part.teacher_numbers for part in parts])
+            item["teacher_states"], item["teacher_mask"] = self.teacher.patches(numbers, self.patch_size)
+        fbank = np.concatenate([part.fbank for part in parts])
+        return {"input_features": self.alter.disturb(fbank, rng), **item}
 
-    def _draw_mixed(self, length: int, clips: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_mixed(self, length: int, clips: int, rng: np.random.Generator) -> Crop:
         """A crop that another one is added to with `mixup_probability`, and the targets of both."""
-        fbank, targets = self._draw(length, clips, rng)
+        crop = self._draw(length, clips, rng)
         if rng.random() < self.arguments.mixup_probability:
-            other, other_targets = self._draw(length, clips, rng)
-            fbank = self.alter.mix(fbank, other, rng)
-            targets = np.maximum(targets, other_targets)
-        return fbank, targets
+            other = self._draw(length, clips, rng)
+            fbank = self.alter.mix(crop.fbank, other.fbank, rng)
+            crop = Crop(fbank, np.maximum(crop.targets, other.targets), np.full(len(fbank), -1))
+        return crop
 
-    def _draw(self, length: int, clips: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, length: int, clips: int, rng: np.random.Generator) -> Crop:
         """
-        A crop of at most `length` frames of a random clip, at another pitch and tempo, and its targets. `clips` is the
-        key of the clips that are drawn from.
+        A crop of at most `length` frames of a random clip, at another pitch and tempo. `clips` is the key of the clips
+        that are drawn from.
         """
         of_labels = self.clips_of_labels[clips]
         clip = rng.choice(of_labels[rng.integers(len(of_labels))])
-        return self.alter.warp(self.fbanks[clip], length, rng), self.targets[clip]
+        frames = self.alter.choose_frames(self.fbanks[clip], length, rng)
+        numbers = np.full(len(frames), -1) if self.teacher is None else self.teacher.numbers(clip, frames)
+        return Crop(self.alter.shift(self.fbanks[clip], frames, rng), self.targets[clip], numbers)
 
 
 class FbankAlteration:
@@ -226,8 +244,8 @@ class FbankAlteration:
         self.decibel = math.log(10) / 10 / self.scale
         self.floor = (math.log(ENERGY_FLOOR) - extractor.fbank_mean) / self.scale
 
-    def warp(self, fbank: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-        """At most `length` frames with a loud one among them, at another pitch and tempo."""
+    def choose_frames(self, fbank: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+        """The numbers of at most `length` frames with a loud one among them, at another tempo."""
         tempo = math.exp(rng.uniform(-1, 1) * math.log1p(self.arguments.stretch))
         window = min(len(fbank), math.ceil(length * tempo))
         loudness = fbank[:, ::8].astype(np.float32).mean(axis=1)  # a part of the bins says it
@@ -236,7 +254,10 @@ class FbankAlteration:
         start = loud - rng.integers(window // 4, window - window // 4)
         start = min(max(start, 0), len(fbank) - window)
         num_frames = min(length, max(1, round(window / tempo)))
-        frames = start + np.arange(num_frames) * window // num_frames
+        return start + np.arange(num_frames) * window // num_frames
+
+    def shift(self, fbank: np.ndarray, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """These frames, at another pitch."""
         shift = rng.integers(-self.arguments.mel_shift, self.arguments.mel_shift + 1)
         bins = np.clip(np.arange(fbank.shape[1]) - shift, 0, fbank.shape[1] - 1)
         return fbank[frames[:, None], bins].astype(np.float32)
@@ -296,12 +317,17 @@ def _stretch(size: int, longest: float, rng: np.random.Generator) -> slice:
 
 
 def pad_fbanks(items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """A batch: filter banks of shape `(batch_size, frames, num_mel_bins)`, their mask, and all else that items have."""
-    fbanks = [item["input_features"] for item in items]
-    features = np.zeros((len(fbanks), max(map(len, fbanks)), fbanks[0].shape[1]), dtype=np.float32)
-    mask = np.zeros(features.shape[:2], dtype=np.int64)
-    for row, row_mask, fbank in zip(features, mask, fbanks):
-        row[: len(fbank)], row_mask[: len(fbank)] = fbank, 1
-    others = {name: np.stack([item[name] for item in items]) for name in items[0] if name != "input_features"}
-    batch = {"input_features": features, "attention_mask": mask, **others}
-    return {name: torch.from_numpy(array) for name, array in batch.items()}
+    """
+    A batch: filter banks of shape `(batch_size, frames, num_mel_bins)`, their mask, and all else that items have. What
+    is shorter in some items than in others is filled with zeros.
+    """
+    frames = [np.ones(len(item["input_features"]), dtype=np.int64) for item in items]
+    columns = {name: [item[name] for item in items] for name in items[0]} | {"attention_mask": frames}
+    return {name: torch.from_numpy(_pad(column)) for name, column in columns.items()}
+
+
+def _pad(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    padded = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for row, array in zip(padded, arrays):
+        row[: len(array)] = array
+    return padded
