@@ -2,7 +2,11 @@
 """A small BEATs learns to write what a layer of Whisper makes of clips."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +193,29 @@ class TestTraining:
             BeatsForAudioClassification.from_pretrained(folder).state_dict() for folder in (whole, half)
         )
         assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+    def test_two_processes(self, split, whisper, tmp_path):
+        file, output = tmp_path / "recipe.json", tmp_path / "model"
+        taught = {"teacher": str(whisper), "teacher_components": 4, "join_probability": 0.5, "presentations": 128}
+        file.write_text(json.dumps(TINY | taught | {"logging_steps": 1, "save_strategy": "no"}))
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+        command += ["--standalone", "-m", "cli_salmonn", "train-beats", output, "--recipe", file]
+        root = Path(__file__).parents[1]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+
+        result = subprocess.run(
+            [*map(str, command), "--train", str(split), "--validation", str(split)],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+        assert result.returncode == 0, result.stderr[-3000:]
+        losses = [loss for _, loss in json.loads((output / "training" / "curves.json").read_text())["loss"]]
+        assert len(losses) == 4  # of 32 crops each
+        assert BeatsForAudioClassification.from_pretrained(output).config.num_labels == 4
 
 
 class TestErrors:

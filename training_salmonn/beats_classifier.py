@@ -234,12 +234,15 @@ def train_beats(
     train_targets, validation_targets = (make_targets(rows, label2id) for rows in (train_rows, validation_rows))
     logger.info("%d clips, %d labels: %s", len(train_rows), len(labels), ", ".join(labels))
 
-    fbanks = FbankFile(train_rows, extractor, work)
-    model = new_model(recipe.model, label2id)
-    teacher = None
-    if recipe.teacher.teacher is not None:
-        teacher = WhisperTeacher(train_rows, fbanks.lengths, recipe.teacher, work)
+    model, teacher = new_model(recipe.model, label2id), None
+    with training.main_process_first(desc="filter banks"):  # of several processes one writes the files
+        fbanks, validation_fbanks = (FbankFile(rows, extractor, work) for rows in (train_rows, validation_rows))
+        if recipe.teacher.teacher is not None:
+            teacher = WhisperTeacher(train_rows, fbanks.lengths, recipe.teacher, work)
+    if teacher is not None:
         model.teacher_head = new_teacher_head(model.config, teacher)
+        # the head is used outside of the model's forward: a search for unused weights would take it for one
+        training.ddp_find_unused_parameters = False
     crops = RandomCrops(
         fbanks,
         train_targets,
@@ -256,7 +259,7 @@ def train_beats(
         args=training,
         data_collator=pad_fbanks,
         train_dataset=crops,
-        eval_dataset=WholeClips(FbankFile(validation_rows, extractor, work), validation_targets),
+        eval_dataset=WholeClips(validation_fbanks, validation_targets),
         compute_metrics=_metrics,
         callbacks=[ResultsCallback(recipe.fields)],
         teacher_weight=recipe.teacher.teacher_weight,

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import WhisperFeatureExtractor
 
-from conversion_salmonn.parts import read_whisper
+from conversion_salmonn.parts import Part, read_whisper
 from modeling_salmonn import SalmonnSpeechEncoder
 from training_salmonn.data import SAMPLING_RATE, read_audio
 
@@ -144,7 +144,7 @@ class WhisperTeacher:
         return targets.reshape(len(numbers), -1), is_known.astype(np.float32)
 
 
-def _first_layers(part, num_layers: int) -> SalmonnSpeechEncoder:
+def _first_layers(part: Part, num_layers: int) -> SalmonnSpeechEncoder:
     """Whisper's encoder up to a layer, without the norm that is for the output of its last."""
     encoder = SalmonnSpeechEncoder(part.config)
     encoder.load_state_dict({name: tensor.float() for name, tensor in part.state.items()})
