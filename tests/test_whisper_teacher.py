@@ -239,6 +239,14 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"at most 30 s for `teacher`, {rows[1]['path']} is longer"):
             WhisperTeacher(rows, np.array([50, 3001]), TeacherArguments(str(whisper), 1, 8), tmp_path)
 
+    def test_patches_that_states_do_not_fit(self, split, whisper, tmp_path):
+        file = tmp_path / "recipe.json"
+        file.write_text(json.dumps(TINY | {"teacher": str(whisper), "beats": TINY["beats"] | {"patch_size": 2}}))
+
+        with pytest.raises(ValueError, match="`patch_size` of `beats` must be a multiple of 4 frames.* got 2"):
+            train_beats([split], [split], tmp_path / "model", load_beats_recipe(file))
+        assert not list(tmp_path.rglob("*.npy"))
+
     def test_is_off_by_default(self):
         recipe = load_beats_recipe("nano")
 

@@ -216,8 +216,8 @@ def train_beats(
         recipe: `load_beats_recipe()` by default.
         resume: Whether to go on from the last checkpoint in `output/training`, if there is one.
 
-    Raises `ValueError` on folders that are not finished or have unknown labels, and if a new run would mix with the
-    checkpoints of an old one.
+    Raises `ValueError` on folders that are not finished or have unknown labels, on patches that a teacher's states do not
+    fit, and if a new run would mix with the checkpoints of an old one.
     """
     recipe = recipe or load_beats_recipe()
     work = Path(output, TRAINING)
@@ -235,6 +235,11 @@ def train_beats(
     logger.info("%d clips, %d labels: %s", len(train_rows), len(labels), ", ".join(labels))
 
     model, teacher = new_model(recipe.model, label2id), None
+    if recipe.teacher.teacher is not None and model.config.patch_size % FRAMES_PER_STATE:
+        raise ValueError(
+            f"`patch_size` of `beats` must be a multiple of {FRAMES_PER_STATE} frames for a `teacher`, got "
+            f"{model.config.patch_size}."
+        )
     with training.main_process_first(desc="filter banks"):  # of several processes one writes the files
         fbanks, validation_fbanks = (FbankFile(rows, extractor, work) for rows in (train_rows, validation_rows))
         if recipe.teacher.teacher is not None:
