@@ -18,6 +18,8 @@ packages, fetched with apt-get into ~/.cache/salmonn and never installed; their 
 beside the clips. Speech needs the programs flite and espeak-ng, music the library of fluidsynth.
 """
 
+CLIP_OPTIONS = {"speech": ("shuffle_words",), "sounds": ("arrangement",), "music": ()}  # that one kind alone has
+
 INSTRUCTION_EXAMPLES = """\
 examples:
   salmonn make instructions data/alignment.jsonl data/*/train --stage alignment
@@ -56,6 +58,9 @@ def add_parsers(subparsers) -> None:
         if kind == "speech":
             shuffled = "the words of all sentences in random order, which cannot be guessed"
             parser.add_argument("--shuffle-words", action="store_true", help=shuffled)
+        if kind == "sounds":
+            one = "single, sequence or mix: clips of this arrangement only (default: all)"
+            parser.add_argument("--arrangement", metavar="NAME", help=one)
     _add_instructions(kinds)
     _add_benchmark(kinds)
 
@@ -99,7 +104,7 @@ def _make_clips(options: argparse.Namespace) -> None:
     makers = {"speech": speech.make_speech, "sounds": sounds.make_sounds, "music": music.make_music}
     packages = {"speech": speech.PACKAGES, "sounds": effects.PACKAGES, "music": [soundfont.SOUNDFONT]}
     make = makers[options.kind]
-    more = {"shuffle_words": options.shuffle_words} if options.kind == "speech" else {}
+    more = {name: getattr(options, name) for name in CLIP_OPTIONS[options.kind]}
     manifest = make(options.output, options.split, options.count, seed=options.seed, workers=options.workers, **more)
     programs = voices.PROGRAMS if options.kind == "speech" else ()
     write_credits(packages[options.kind], Path(options.output, "SOURCES.md"), programs)

@@ -285,6 +285,14 @@ def test_plans_have_the_promised_arrangements(tones):
         sounds.plan_sounds("dev", 10)
 
 
+def test_plans_of_one_arrangement_keep_its_proportions(tones):
+    rows = sounds.plan_sounds("train", 300, arrangement="sequence")
+    assert {row["arrangement"] for row in rows} == {"sequence"}
+    assert [len(row["events"]) for row in rows].count(3) == 70  # 0.07 of 0.30
+    with pytest.raises(ValueError, match="arrangement.*'pair'"):
+        sounds.plan_sounds("train", 10, arrangement="pair")
+
+
 def test_a_test_needs_an_event_with_two_recordings_for_it(tones, monkeypatch):
     monkeypatch.setattr(sounds, "load_effects", lambda: (tones["odd"],))
     with pytest.raises(ValueError, match="2 recordings for a test"):

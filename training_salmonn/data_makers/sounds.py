@@ -24,6 +24,7 @@ from training_salmonn.data_makers.rooms import add_noise, add_room
 # (arrangement, number of events): share of the clips of a split
 TRAIN_SHARES = {("single", 1): 0.5, ("sequence", 2): 0.23, ("sequence", 3): 0.07, ("mix", 2): 0.2}
 TEST_SHARES = {("single", 1): 0.46, ("sequence", 2): 0.38, ("mix", 2): 0.16}
+ARRANGEMENTS = ("single", "sequence", "mix")
 
 CAPTIONS = {
     ("single", 1): ("{0}.", "{0}.", "{0}.", "you can hear that {0}.", "in this recording {0}."),
@@ -49,27 +50,40 @@ FEWEST_TESTED = 2  # recordings for testing of an event that is tested: one says
 LOUDNESS, PEAK = 0.08, 0.9  # root mean square of the loud frames of an event, and largest sample of an event or a clip
 
 
-def make_sounds(folder: str | Path, split: str, count: int, seed: int = 0, workers: int | None = None) -> Path:
+def make_sounds(
+    folder: str | Path,
+    split: str,
+    count: int,
+    seed: int = 0,
+    workers: int | None = None,
+    arrangement: str | None = None,
+) -> Path:
     """
-    Makes `count` clips of a split in `folder`; returns the path of `clips.jsonl`.
+    Makes `count` clips of a split in `folder`, all of one `arrangement` if one is named; returns the path of
+    `clips.jsonl`.
 
-    Raises `ValueError` if there is no such split.
+    Raises `ValueError` if there is no such split or arrangement.
     """
-    rows = plan_sounds(split, count, seed)
+    rows = plan_sounds(split, count, seed, arrangement)
     return write_clips(folder, rows, partial(render_sound, augment=split == "train"), workers)
 
 
-def plan_sounds(split: str, count: int, seed: int = 0) -> list[dict]:
+def plan_sounds(split: str, count: int, seed: int = 0, arrangement: str | None = None) -> list[dict]:
     """What is heard in which arrangement: a row a clip."""
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
+    if arrangement not in (None, *ARRANGEMENTS):
+        raise ValueError(f"`arrangement` must be one of {ARRANGEMENTS}, got {arrangement!r}.")
     rng = random.Random(f"sounds {split} {seed}")
     deck = [effect for effect in load_effects() if getattr(effect, split)]
     effects = deal(deck, rng) if split == "train" else deal_events(deck, rng)
-    kinds = arrange(count, TRAIN_SHARES if split == "train" else TEST_SHARES)
+    shares = TRAIN_SHARES if split == "train" else TEST_SHARES
+    if arrangement is not None:
+        shares = {kind: share for kind, share in shares.items() if kind[0] == arrangement}
+    kinds = arrange(count, shares)
     rng.shuffle(kinds)
     rows = []
-    for number, (arrangement, num_events) in enumerate(kinds):
+    for number, (how, num_events) in enumerate(kinds):
         chosen: list[Effect] = []
         while len(chosen) < num_events:
             effect = next(effects)
@@ -80,10 +94,10 @@ def plan_sounds(split: str, count: int, seed: int = 0) -> list[dict]:
                 "id": f"sound-{split}-{number:06d}",
                 "kind": "sound",
                 "seed": seed,
-                "arrangement": arrangement,
+                "arrangement": how,
                 "events": [effect.event for effect in chosen],
                 "classes": [effect.label for effect in chosen],
-                "caption": write_caption(arrangement, [effect.clause for effect in chosen], rng),
+                "caption": write_caption(how, [effect.clause for effect in chosen], rng),
                 "sources": [rng.choice(getattr(effect, split)) for effect in chosen],
             }
         )
@@ -110,8 +124,9 @@ def deal_events(effects: Sequence[Effect], rng: random.Random) -> Iterator[Effec
 
 
 def arrange(count: int, shares: dict[tuple[str, int], float]) -> list[tuple[str, int]]:
-    """`count` arrangements in the given shares, rounded; what rounding leaves is of the first one."""
-    kinds = [kind for kind, share in list(shares.items())[1:] for _ in range(round(share * count))]
+    """`count` arrangements in proportion to `shares`, rounded; what rounding leaves is of the first one."""
+    whole = sum(shares.values())
+    kinds = [kind for kind, share in list(shares.items())[1:] for _ in range(round(share / whole * count))]
     return [next(iter(shares))] * (count - len(kinds)) + kinds
 
 
