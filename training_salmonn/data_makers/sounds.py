@@ -24,7 +24,7 @@ from training_salmonn.data_makers.rooms import add_noise, add_room
 # (arrangement, number of events): share of the clips of a split
 TRAIN_SHARES = {("single", 1): 0.5, ("sequence", 2): 0.23, ("sequence", 3): 0.07, ("mix", 2): 0.2}
 TEST_SHARES = {("single", 1): 0.46, ("sequence", 2): 0.38, ("mix", 2): 0.16}
-ARRANGEMENTS = ("single", "sequence", "mix")
+ARRANGEMENTS = tuple(dict.fromkeys(arrangement for arrangement, _ in TRAIN_SHARES))
 
 CAPTIONS = {
     ("single", 1): ("{0}.", "{0}.", "{0}.", "you can hear that {0}.", "in this recording {0}."),
