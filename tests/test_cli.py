@@ -66,6 +66,25 @@ def test_examples_in_help_are_commands():
             build_parser().parse_args(shlex.split(line)[1:])
 
 
+@pytest.mark.parametrize(
+    ("kind", "maker", "options", "expected"),
+    [
+        ("speech", "speech.make_speech", ["--shuffle-words"], {"shuffle_words": True}),
+        ("sounds", "sounds.make_sounds", ["--arrangement", "sequence"], {"arrangement": "sequence"}),
+        ("music", "music.make_music", [], {}),
+    ],
+)
+def test_options_of_make_reach_the_makers(monkeypatch, tmp_path, capsys, kind, maker, options, expected):
+    calls = []
+    monkeypatch.setattr(f"training_salmonn.data_makers.{maker}", lambda *args, **named: calls.append((args, named)))
+    monkeypatch.setattr("training_salmonn.data_makers.debian.write_credits", lambda *args: None)
+
+    command = ["make", kind, str(tmp_path), "--split", "train", "--count", "3", "--seed", "7", "--workers", "1"]
+    assert main([*command, *options]) == 0
+    assert calls == [((str(tmp_path), "train", 3), {"seed": 7, "workers": 1, **expected})]
+    assert "wrote" in capsys.readouterr().out
+
+
 def test_convert_salmonn(converted, capsys):
     assert (converted / "model.safetensors").is_file() and (converted / "adapter_model.safetensors").is_file()
 
