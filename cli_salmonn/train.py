@@ -45,8 +45,9 @@ trained further, the answers stay those of the speech-only model.
 """
 
 AVERAGE_EXAMPLES = """\
-example:
+examples:
   salmonn average runs/sentences/adapter runs/shuffled/adapter runs/instruct/adapter --weight 0.4
+  salmonn average runs/beats runs/beats-2 runs/beats-mean --weight 0.7
 
 As a rule SECOND was trained on from FIRST, and the best weight is found by evaluating some on validation data.
 """
@@ -91,10 +92,11 @@ def add_parsers(subparsers) -> None:
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
     widen.add_argument("output", metavar="OUT", help="folder of the adapter to write")
     widen.add_argument("--lora", metavar="DIR", help="adapter whose LoRA takes the place of the first one's")
-    average = add_command(subparsers, "average", "the weighted mean of two adapters", _average, AVERAGE_EXAMPLES)
-    average.add_argument("first", metavar="FIRST", help="adapter whose settings the mean has")
-    average.add_argument("second", metavar="SECOND", help="another adapter of the same model")
-    average.add_argument("output", metavar="OUT", help="folder of the adapter to write")
+    summary = "the weighted mean of two adapters, or of two BEATs"
+    average = add_command(subparsers, "average", summary, _average, AVERAGE_EXAMPLES)
+    average.add_argument("first", metavar="FIRST", help="adapter, or BEATs, whose settings the mean has")
+    average.add_argument("second", metavar="SECOND", help="adapter of the same model, or BEATs with the same labels")
+    average.add_argument("output", metavar="OUT", help="folder to write")
     average.add_argument("--weight", type=float, default=0.5, metavar="W", help="share of SECOND (default: 0.5)")
     export = add_command(subparsers, "export", "write what was trained, BEATs and adapter, as 16-bit folders", _export)
     export.add_argument("adapter", metavar="ADAPTER", help="folder of the trained adapter")
@@ -159,12 +161,17 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _beats(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
     from training_salmonn.beats_classifier import load_beats_recipe, score_beats, train_beats
 
     recipe = load_beats_recipe(options.recipe, options.override)
-    print(f"wrote {train_beats(options.train, options.validation, options.output, recipe, options.resume)}")
+    output = train_beats(options.train, options.validation, options.output, recipe, options.resume)
+    if not PartialState().is_main_process:
+        return
+    print(f"wrote {output}")
     if options.test:
-        score_beats(options.output, options.test)
+        score_beats(output, options.test)
 
 
 def _widen(options: argparse.Namespace) -> None:
@@ -174,9 +181,9 @@ def _widen(options: argparse.Namespace) -> None:
 
 
 def _average(options: argparse.Namespace) -> None:
-    from training_salmonn.averaging import average_adapters
+    from training_salmonn.averaging import average
 
-    print(f"wrote {average_adapters(options.first, options.second, options.output, options.weight)}")
+    print(f"wrote {average(options.first, options.second, options.output, options.weight)}")
 
 
 def _export(options: argparse.Namespace) -> None:

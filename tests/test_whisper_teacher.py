@@ -204,7 +204,7 @@ class TestTraining:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
 
         result = subprocess.run(
-            [*map(str, command), "--train", str(split), "--validation", str(split)],
+            [*map(str, command), *("--train", str(split), "--validation", str(split), "--test", str(split))],
             cwd=root,
             env=environment,
             capture_output=True,
@@ -216,6 +216,8 @@ class TestTraining:
         losses = [loss for _, loss in json.loads((output / "training" / "curves.json").read_text())["loss"]]
         assert len(losses) == 4  # of 32 crops each
         assert BeatsForAudioClassification.from_pretrained(output).config.num_labels == 4
+        assert json.loads((output / "scores.json").read_text())["test_folders"] == [str(split)]
+        assert result.stdout.count(f"wrote {output}") == 1  # not by each process
 
 
 class TestErrors:

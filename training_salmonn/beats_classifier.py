@@ -272,8 +272,10 @@ def train_beats(
     trainer.train(resume_from_checkpoint=checkpoint)
     if teacher is not None:
         del trainer.model.teacher_head  # what is saved is a BEATs as any other
-    trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(output)
-    extractor.save_pretrained(output)
+    if trainer.is_world_process_zero():
+        trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(output)
+        extractor.save_pretrained(output)
+    trainer.accelerator.wait_for_everyone()  # whoever returns finds the files
     return Path(output)
 
 
