@@ -111,6 +111,52 @@ PACKAGES = (
         archive="usr/share/games/ufoai/base/0snd.pk3",
         folder="sound",
     ),
+    DebianPackage(
+        "triplea", "sounds of horses, weapons, tools and robots", "GPL-2+", "Sean Bridges and the TripleA developers"
+    ),
+    DebianPackage("caveexpress-data", "sounds of water and people", "GPL-3+", "Martin Gerhardy"),
+    DebianPackage("brainparty-data", "sounds of a cat and of glass", "GPL-3+", "Paul Hudson"),
+    DebianPackage("micropolis-data", "sounds of ducks", "GPL-3+", "Electronic Arts"),
+    DebianPackage("trophy-data", "a dog", "GPL-2", "Andrew Mustun"),
+    DebianPackage("xemacs21-basesupport", "a dog and a cat", "GPL", "XEmacs developers"),
+    DebianPackage(
+        "btanks-data",
+        "sounds of monsters, people, fire and a cow",
+        "GPL-2, with an exception",
+        "Vladimir Menshakov and the Battle Tanks team",
+    ),
+    DebianPackage("crossfire-client", "a gong and a whoosh", "GPL-2+", "Crossfire Development team"),
+    DebianPackage(
+        "freedink-data",
+        "sounds of people and birds",
+        "GPL-2+, WTFPL",
+        "Battle for Wesnoth developers, Maria and Fernando Carmona Varo",
+    ),
+    DebianPackage("searchandrescue-data", "sounds of thunder, water and a door", "GPL", "WolfPack Entertainment"),
+    DebianPackage(
+        "plee-the-bear-data",
+        "sounds of rain, water and an animal",
+        "CC-BY-SA-3.0",
+        "Julien Jorge, Sébastien Angibaud and the Plee the Bear team",
+    ),
+    DebianPackage("chuck-data", "a hand clap", "GPL-2+", "Ge Wang and Perry R. Cook"),
+    DebianPackage(
+        "python-kivy-examples",
+        "hand claps",
+        "Sampling Plus 1.0",
+        "sweet_trip of freesound.org, collected by the Kivy team",
+    ),
+    DebianPackage("madbomber-data", "splashes", "GPL-2", "William Kendrick"),
+    DebianPackage(
+        "libreoffice-common", "a horse, a gong and a train", "MPL-2.0", "Oracle and the LibreOffice contributors"
+    ),
+    DebianPackage(
+        "unknown-horizons", "sounds of trades and sheep", "CC-BY-SA-3.0", "hazure and the Unknown Horizons team"
+    ),
+    DebianPackage("supertux-data", "sounds of weather, water, a saw and a monster", "GPL-3+", "SuperTux developers"),
+    DebianPackage("freedroidrpg-data", "sounds of swords and glass", "GPL-2+", "FreedroidRPG developers"),
+    DebianPackage("warmux-data", "an anvil and cries", "GPL-2+", "WarMUX contributors"),
+    DebianPackage("cube2-data", "a splash", "CC-BY-3.0", "the Apricot project"),
 )
 SUFFIXES = (".wav", ".ogg", ".flac", ".aiff", ".mp3")
 
