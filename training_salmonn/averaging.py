@@ -24,8 +24,14 @@ from modeling_beats import BeatsForAudioClassification
 
 def average(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
     """
-    Writes `(1 - weight) * first + weight * second`: of two adapters, see `average_adapters`, or of two models that
-    `salmonn train-beats` trained, see `average_beats`. Returns `output`.
+    Writes `(1 - weight) * first + weight * second`: of two adapters of one model, or of two models that
+    `salmonn train-beats` trained. Settings, dtypes and the feature extractor are those of `first`. Returns `output`.
+
+    Args:
+        first: Folder of an adapter or of a BEATs.
+        second: Folder of another one of the same kind, as a rule one that was trained on from `first`.
+        output: Folder to write.
+        weight: Share of `second`, from 0 to 1.
 
     Raises `ValueError` if `weight` is outside of [0, 1], if there is something in `output`, or if the two do not fit.
     """
@@ -39,18 +45,12 @@ def average(first: str | Path, second: str | Path, output: str | Path, weight: f
     adapters = [Path(folder, ADAPTER).is_file() for folder in (first, second)]
     if adapters[0] != adapters[1]:
         raise ValueError(f"`first` and `second` must both be adapters or both be BEATs, got {first} and {second}.")
-    return (average_adapters if adapters[0] else average_beats)(first, second, output, weight)
+    return (_average_adapters if adapters[0] else _average_beats)(first, second, output, weight)
 
 
-def average_adapters(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
+def _average_adapters(first: str | Path, second: str | Path, output: str | Path, weight: float) -> Path:
     """
     Writes the adapter `(1 - weight) * first + weight * second`, tensor by tensor, in the dtype of `first`. Returns `output`.
-
-    Args:
-        first: Folder of an adapter, whose settings the mean has too.
-        second: Folder of another one of the same model, as a rule one that was trained on from `first`.
-        output: Folder to write.
-        weight: Share of `second`, from 0 to 1.
 
     Raises `ValueError` if the adapters belong to different models or have other tensors.
     """
@@ -82,7 +82,7 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
     return Path(output)
 
 
-def average_beats(first: str | Path, second: str | Path, output: str | Path, weight: float) -> Path:
+def _average_beats(first: str | Path, second: str | Path, output: str | Path, weight: float) -> Path:
     """
     Writes the BEATs `(1 - weight) * first + weight * second`, tensor by tensor, in the dtype of `first`, with the labels
     of both and the feature extractor of `first`. Returns `output`.
