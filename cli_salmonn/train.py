@@ -1,7 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-The commands that train and that look at training: `train`, `train-beats`, `widen`, `export`, `activate`, `sweep-lora` and
-`perplexity`.
+The commands that train and that look at training: `train`, `train-beats`, `score-beats`, `widen`, `average`, `export`, `activate`,
+`sweep-lora` and `perplexity`.
 
 They are part of the `salmonn` command. For a launcher that starts Python modules they are also a command of their own:
 
@@ -12,6 +12,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cli_salmonn.commands import add_command
 
@@ -34,6 +35,13 @@ example:
 
 Folders are those that `salmonn make` writes. OUT is for pipeline("audio-classification") and for
 `salmonn assemble --beats OUT`; scores.json in it has the accuracy on the test folders.
+"""
+
+SCORE_EXAMPLES = """\
+example:
+  salmonn score-beats runs/beats-mean data/sounds/test data/music/test
+
+For a model that `salmonn average` wrote; one of `salmonn train-beats --test` has been scored already.
 """
 
 WIDEN_EXAMPLES = """\
@@ -87,6 +95,10 @@ def add_parsers(subparsers) -> None:
     beats.add_argument("--recipe", default="nano", metavar="FILE", help="JSON file, or a name (default: nano)")
     beats.add_argument("--override", nargs="+", default=[], metavar="NAME=VALUE", help="fields to replace, in JSON")
     beats.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    summary = "score a BEATs on made clips"
+    score = add_command(subparsers, "score-beats", summary, _score_beats, SCORE_EXAMPLES)
+    score.add_argument("model", metavar="MODEL", help="folder of the model, where scores.json is written too")
+    score.add_argument("test", nargs="+", metavar="DIR", help="folders of made clips")
     widen = add_command(subparsers, "widen", "let a speech-only connector hear BEATs too", _widen, WIDEN_EXAMPLES)
     widen.add_argument("model", metavar="MODEL", help="folder of a model with BEATs")
     widen.add_argument("adapter", metavar="DIR", help="adapter of the speech-only model")
@@ -172,6 +184,13 @@ def _beats(options: argparse.Namespace) -> None:
     print(f"wrote {output}")
     if options.test:
         score_beats(output, options.test)
+
+
+def _score_beats(options: argparse.Namespace) -> None:
+    from training_salmonn.beats_classifier import SCORES, score_beats
+
+    score_beats(options.model, options.test)
+    print(f"wrote {Path(options.model, SCORES)}")
 
 
 def _widen(options: argparse.Namespace) -> None:

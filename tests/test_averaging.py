@@ -126,6 +126,15 @@ def test_beats_that_do_not_fit_are_refused(beats, tmp_path, other, message):
     assert not (tmp_path / "x").exists()
 
 
+def test_an_encoder_alone_is_refused(beats, tmp_path):
+    """It has the labels in its configuration, and no classifier: loading it would draw one at random."""
+    encoder = BeatsForAudioClassification.from_pretrained(beats / "b").beats
+    encoder.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match="encoder must be a BEATs with its classifier.*classifier.bias"):
+        average(beats / "a", tmp_path / "encoder", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_folders_of_something_else_are_refused(adapters, beats, tmp_path):
     with pytest.raises(ValueError, match="`second` must be the folder of an adapter or of a BEATs"):
         average(beats / "a", tmp_path, tmp_path / "x")

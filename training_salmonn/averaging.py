@@ -19,7 +19,7 @@ from transformers.utils import CONFIG_NAME
 
 from adapter_salmonn import find_different_parameters
 from feature_extraction_beats import BeatsFeatureExtractor
-from modeling_beats import BeatsForAudioClassification
+from training_salmonn.beats_classifier import load_beats_classifier
 
 
 def average(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
@@ -87,9 +87,9 @@ def _average_beats(first: str | Path, second: str | Path, output: str | Path, we
     Writes the BEATs `(1 - weight) * first + weight * second`, tensor by tensor, in the dtype of `first`, with the labels
     of both and the feature extractor of `first`. Returns `output`.
 
-    Raises `ValueError` if the two have other labels, or tensors of other shapes.
+    Raises `ValueError` if one is without a classifier, and if the two have other labels, or tensors of other shapes.
     """
-    model, other = (BeatsForAudioClassification.from_pretrained(folder, dtype="auto") for folder in (first, second))
+    model, other = (load_beats_classifier(folder, dtype="auto") for folder in (first, second))
     if model.config.label2id != other.config.label2id:
         different = sorted(set(model.config.label2id.items()) ^ set(other.config.label2id.items()))
         raise ValueError(f"`second` must have the labels of `first`, but they differ in {different[0][0]!r}.")

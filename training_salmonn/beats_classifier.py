@@ -295,6 +295,22 @@ def new_model(arguments: BeatsArguments, label2id: dict[str, int]) -> BeatsForAu
     return model
 
 
+def load_beats_classifier(folder: str | Path, dtype: str | torch.dtype = torch.float32) -> BeatsForAudioClassification:
+    """
+    A trained BEATs with its classifier, in eval mode. `from_pretrained` would give an encoder alone a random one.
+
+    Raises `ValueError` if the weights in `folder` are those of an encoder alone, or of something else.
+    """
+    model, loading = BeatsForAudioClassification.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    different = loading["missing_keys"] | loading["unexpected_keys"]
+    if different:
+        raise ValueError(
+            f"{folder} must be a BEATs with its classifier, as `salmonn train-beats` writes it, but its weights differ in "
+            f"{len(different)} tensors, such as {min(different)}."
+        )
+    return model
+
+
 def new_teacher_head(config: BeatsConfig, teacher: WhisperTeacher) -> nn.Linear:
     """From the tokens of a column of patches to the states that the teacher has for it."""
     states = config.patch_size // FRAMES_PER_STATE
@@ -370,9 +386,9 @@ def score_beats(
     Returns `top1`, for each kind of clips the share of those with a single label whose label has the highest score of
     all, with the same `by_label`; `mean_average_precision` over the labels that occur in any clips, and
     `average_precision` of each. Raises `ValueError` on folders that are not finished, on labels that the model does
-    not have, and if there are no clips.
+    not have, if `model_folder` has no classifier, and if there are no clips.
     """
-    model = BeatsForAudioClassification.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model = load_beats_classifier(model_folder)
     extractor = BeatsFeatureExtractor.from_pretrained(model_folder)
     rows = read_rows(test_folders)
     if not rows:
