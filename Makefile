@@ -74,7 +74,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/benchmark_parts.py
 
 report: $(STAMP)
-	$(BIN)/python -m benchmarks.nano_report "$(RUNS)"
+	$(BIN)/python -m nano_salmonn.report "$(RUNS)"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

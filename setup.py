@@ -94,15 +94,10 @@ setup(
     py_modules=MODEL_FILES,
     packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
     package_data={
-        "training_salmonn": [
-            "prompts/*.json",
-            "recipes/*.json",
-            "recipes/*/*.json",
-            "recipes/*/*/*.json",
-            "beats_recipes/*.json",
-            "data_makers/*.json",
-        ],
+        "data_salmonn": ["prompts/*.json"],
+        "training_salmonn": ["recipes/*.json"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
+        "nano_salmonn": ["recipes/*.json", "beats_recipes/*.json", "data_makers/*.json"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

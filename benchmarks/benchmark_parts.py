@@ -20,7 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a clone that is not installed
 
-from cli_salmonn.ask import load, prepare  # noqa: E402
+from cli_salmonn.inference import load, prepare  # noqa: E402
 from demo_salmonn.demo import SAMPLING_RATE, find_nano  # noqa: E402
 from demo_salmonn.meter import PartMeter  # noqa: E402
 

@@ -1,7 +1,8 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""How every command of `salmonn` is made: a summary, examples, and the function that it runs."""
+"""How every command of `salmonn` is made, and the options that several of them share."""
 
 import argparse
+import json
 
 
 def add_command(commands, name: str, summary: str, run=None, examples: str | None = None) -> argparse.ArgumentParser:
@@ -17,3 +18,36 @@ def add_command(commands, name: str, summary: str, run=None, examples: str | Non
         parser.add_argument("--verbose", action="store_true", help="say more, and show where an error came from")
         parser.set_defaults(run=run)
     return parser
+
+
+def add_dtype(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--dtype`; `default` says what happens without it."""
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=f"of the weights ({default})")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder that a command writes, and `--overwrite`."""
+    parser.add_argument("output", metavar="OUT", help="new folder; it appears complete or not at all")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+
+
+def seconds_or_none(text: str) -> float | str:
+    """For argparse: a number of seconds, or the word none."""
+    return "none" if text.lower() == "none" else float(text)
+
+
+def name_and_text(text: str) -> tuple[str, str]:
+    """For argparse: a name and a text."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return key, value
+
+
+def name_and_value(text: str) -> tuple[str, object]:
+    """For argparse: a name and a value that is JSON (a number, true, null), or else text."""
+    key, value = name_and_text(text)
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value

@@ -3,8 +3,6 @@
 A SALMONN of a Whisper, an LLM and a BEATs, with a connector that is still to be trained, or with a trained adapter.
 
     salmonn assemble --whisper openai/whisper-small --llm Qwen/Qwen2.5-0.5B-Instruct --beats BEATs.pt OUT
-    salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small OUT
-    salmonn assemble --nano OUT
 """
 
 import logging
@@ -33,7 +31,7 @@ from conversion_salmonn.parts import (
     set_generation,
 )
 from modeling_salmonn import SalmonnForConditionalGeneration
-from processing_salmonn import AUDIO_TOKEN, SalmonnProcessor, wrap_chat_template
+from processing_salmonn import SalmonnProcessor, wrap_chat_template
 
 
 logger = logging.getLogger(__name__)
@@ -47,45 +45,10 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
 
-# The format of SmolLM2 without the system message that its own template adds, and without tags around a clip: with
-# clips of seconds, these would be half of every prompt.
-NANO_CHAT_TEMPLATE = wrap_chat_template(
-    """
-{%- for message in messages -%}
-    {{- '<|im_start|>' + message['role'] + '\\n' -}}
-    {%- if message['role'] == 'assistant' -%}
-        {%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
-    {%- else -%}
-        {{- message['content'] + '<|im_end|>' -}}
-    {%- endif -%}
-    {{- '\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-""".strip(),
-    clip=AUDIO_TOKEN,
-)
-
-# The small model of the demo, from parts that need no model hub. Two tokens for a third of a second: with one, there
-# would be fewer audio tokens than words take in fast speech. Clips are encoded as long as they are.
-NANO = {
-    "whisper": "tiny.en-wheel",
-    "llm": "smollm2-135m-wheel",
-    "beats": "random-small",
-    "num_query_tokens": 2,
-    "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
-    "fixed_length": False,
-    "pad_last_window": True,
-    "chat_template": NANO_CHAT_TEMPLATE,
-}
-
-# What is trained of it: a BEATs and an adapter. They stand in the repository; the installed package has no weights.
-NANO_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "salmonn-nano"
-NANO_TRAINED_PARTS = ("beats", "adapter")
-
 
 def assemble(
-    whisper: str | os.PathLike,
-    llm: str | os.PathLike,
+    whisper: str | os.PathLike | Part,
+    llm: str | os.PathLike | LanguagePart,
     beats: str | os.PathLike | None,
     output: str | os.PathLike,
     *,
@@ -107,8 +70,9 @@ def assemble(
     Puts a model together and writes it to the folder `output`.
 
     Args:
-        whisper (`str` or `os.PathLike`): folder, Hub id or `tiny.en-wheel`. Its encoder hears speech.
-        llm (`str` or `os.PathLike`): folder, Hub id or `smollm2-135m-wheel`: any decoder that Transformers knows.
+        whisper (`str`, `os.PathLike` or `Part`): folder, Hub id, or a part that is read. Its encoder hears speech.
+        llm (`str`, `os.PathLike` or `LanguagePart`): folder or Hub id of any decoder that Transformers knows, or a part
+            that is read.
         beats (`str` or `os.PathLike`, *optional*): a released `.pt` file, a converted folder, `random-small`, or
             `None` for a model that hears speech only.
         output (`str` or `os.PathLike`): folder to write.
@@ -212,42 +176,3 @@ def _load_adapter(model: SalmonnForConditionalGeneration, folder: str | os.PathL
         raise ValueError(f"`adapter` {folder} does not fit this model, which differs in {list_names(different)}")
     # Where it was trained means nothing here: its base is beside it.
     model.peft_config["default"].base_model_name_or_path = None
-
-
-def assemble_nano(
-    output: str | os.PathLike, checkpoint: str | os.PathLike | None = NANO_CHECKPOINT, **changes
-) -> Path:
-    """
-    `salmonn-nano`, of 150 M parameters, assembled into `output`.
-
-    Args:
-        output (`str` or `os.PathLike`): folder to write.
-        checkpoint (`str` or `os.PathLike`, *optional*): folder with what is trained, `beats` and `adapter`. By default
-            that of the repository. `None` for a model that is still to be trained.
-        changes: arguments of [`assemble`]: of a trained model only `dtype` and `overwrite`, of another one any.
-
-    Returns:
-        `Path`: `output`.
-
-    Raises:
-        ValueError: if there is no such checkpoint, if `changes` would make another model than the one that was trained,
-            and wherever [`assemble`] raises it.
-    """
-    settings = {**NANO, **changes, "qformer": {**NANO["qformer"], **(changes.get("qformer") or {})}}
-    if checkpoint is None:
-        return assemble(output=output, **settings)
-    fixed = sorted(changes.keys() - {"dtype", "overwrite"})
-    if fixed:
-        raise ValueError(
-            f"the trained salmonn-nano cannot be combined with {', '.join(fixed)}: its parts and settings are those of "
-            "its training. Only an untrained one, with no checkpoint, can be changed"
-        )
-    trained = {part: Path(checkpoint) / part for part in NANO_TRAINED_PARTS}
-    missing = [str(folder) for folder in trained.values() if not folder.is_dir()]
-    if missing:
-        raise ValueError(
-            f"`checkpoint` {checkpoint} is no checkpoint of salmonn-nano, it lacks {' and '.join(missing)}. It comes with "
-            "a clone of the repository, not with an installed package: name the folder checkpoints/salmonn-nano of a "
-            "clone, or none for an untrained model"
-        )
-    return assemble(output=output, **{**settings, **trained})

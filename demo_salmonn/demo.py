@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """The demo itself. Raises `ValueError` for what the user can mend."""
-    from cli_salmonn.ask import load, read_clip
+    from cli_salmonn.inference import load, read_clip
 
     if options.audio is None:
         clips = DEMO_CLIPS
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
 
 def ask(model, processor, samples: np.ndarray, question: str, meter: PartMeter, options: argparse.Namespace) -> None:
     """Prints a question and the model's answer, and counts what each part of the model takes for it."""
-    from cli_salmonn.ask import decode, prepare
+    from cli_salmonn.inference import decode, prepare
 
     start = time.perf_counter()
     with meter.part("features"):
@@ -109,8 +109,8 @@ def ask(model, processor, samples: np.ndarray, question: str, meter: PartMeter, 
 
 def find_nano() -> Path:
     """The folder of `salmonn-nano` in the cache, assembled first if it is not there; without a checkpoint untrained."""
-    from conversion_salmonn.assemble import NANO_CHECKPOINT, assemble_nano
-    from conversion_salmonn.data_wheels import cache_folder
+    from nano_salmonn.assemble import NANO_CHECKPOINT, assemble_nano
+    from nano_salmonn.data_wheels import cache_folder
 
     checkpoint = NANO_CHECKPOINT if NANO_CHECKPOINT.is_dir() else None
     folder = cache_folder() / f"salmonn-nano-{hash_nano(checkpoint)}"
@@ -124,7 +124,7 @@ def find_nano() -> Path:
 
 def hash_nano(checkpoint: Path | None) -> str:
     """A name for what `salmonn-nano` is made of, so that an old one in the cache is not taken for it."""
-    from conversion_salmonn.assemble import NANO
+    from nano_salmonn.assemble import NANO
 
     digest = hashlib.sha256(json.dumps(NANO, sort_keys=True).encode())
     for file in sorted(checkpoint.glob("*/*")) if checkpoint else ():

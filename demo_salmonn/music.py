@@ -9,8 +9,8 @@ those of a soundfont in a Debian package, as for the clips of training.
 import numpy as np
 import soxr
 
-from training_salmonn.data_makers.debian import fetch_package
-from training_salmonn.data_makers.soundfont import SOUNDFONT, SOUNDFONT_FILE, SYNTHESISER_RATE
+from nano_salmonn.data_makers.debian import fetch_package
+from nano_salmonn.data_makers.soundfont import SOUNDFONT, SOUNDFONT_FILE, SYNTHESISER_RATE
 
 
 GAIN_DB = -8.0

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from tiny_training import LLM_FILE, TEXTS, make_story, small_config, small_processor
 from torch import nn
 
+from data_salmonn.prompts import PromptBank
 from modeling_salmonn import SalmonnForConditionalGeneration
 from tiny_salmonn import AUDIO_TOKEN_ID, question
-from training_salmonn.prompts import PromptBank
 
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 2000, 48, 3e-3

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset
-from tiny_training import TEXTS, make_story, overrides, save_clips, save_model, tones
+from tiny_training import TEXTS, load_shrunk, make_story, save_clips, save_model, tones
 
+from data_salmonn.datasets import load_training_data
+from data_salmonn.prompts import PromptBank
 from training_salmonn.activation import activate, find_fault, make_answers, mix_sources, save_answers
 from training_salmonn.asking import ask
-from training_salmonn.data import load_training_data
-from training_salmonn.prompts import PromptBank
-from training_salmonn.recipes import ActivationArguments, load_recipe
+from training_salmonn.recipes import ActivationArguments
 from training_salmonn.run import load_sources, run_recipe
 from training_salmonn.stages import load_for_inference
 
@@ -28,13 +28,11 @@ def overfitted(tmp_path_factory):
     base = save_model(folder / "base")
     clips, stories = save_clips(folder / "clips"), save_clips(folder / "clips", task="story")
     shared = {"model": base, "disable_tqdm": True}
-    aligned = run_recipe(
-        load_recipe("debug/alignment", overrides(train=[str(clips)], output_dir=folder / "aligned", **shared))
-    )
+    aligned = run_recipe(load_shrunk("alignment", train=[str(clips)], output_dir=folder / "aligned", **shared))
     fields = {"train": [str(clips)], "adapter": aligned, "output_dir": folder / "asr"}
-    hearing = run_recipe(load_recipe("debug/asr_qformer", overrides(**shared | fields)))
+    hearing = run_recipe(load_shrunk("asr_qformer", **shared | fields))
     fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 40, "learning_rate": 3e-3}
-    run_recipe(load_recipe("debug/instruct", overrides(output_dir=folder / "instruct", **shared | fields)))
+    run_recipe(load_shrunk("instruct", output_dir=folder / "instruct", **shared | fields))
     return folder
 
 
@@ -60,7 +58,7 @@ def test_activation_tuning_brings_stories_back(overfitted, tmp_path):
     before = tell(overfitted, fields["adapter"])
     assert before == TEXTS[:4]  # over-fitted to transcription
 
-    adapter = activate(load_recipe("debug/activate", overrides(**fields)))
+    adapter = activate(load_shrunk("activate", **fields))
 
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(rows) == 4
@@ -90,7 +88,7 @@ def test_answers_can_be_made_edited_and_used(overfitted, tmp_path):
         "max_steps": 1,
         "disable_tqdm": True,
     }
-    recipe = load_recipe("debug/activate", overrides(**fields))
+    recipe = load_shrunk("activate", **fields)
     assert activate(recipe, only_answers=True) == answers
     assert len(answers.read_text().splitlines()) == 2
     assert not (tmp_path / "run").exists()
@@ -113,7 +111,7 @@ def test_training_data_is_mixed_with_the_answers(overfitted):
     stories, clips = (str(overfitted / "clips" / f"{task}.jsonl") for task in ("story", "asr"))
     _, processor = load_for_inference(str(overfitted / "base"), str(overfitted / "instruct" / "adapter"))
     sources = mix_sources(stories, [{"source": clips, "caps": {"asr": 2}}], 0.75)
-    tasks = load_sources(sources, load_recipe("debug/activate", overrides(model=overfitted / "base")).data, processor)
+    tasks = load_sources(sources, load_shrunk("activate", model=overfitted / "base").data, processor)
     tasks = list(tasks["task"])
     assert set(tasks) == {"story", "asr"}
     assert tasks.count("asr") > 1.5 * tasks.count("story")  # of two rows, many times over

@@ -4,12 +4,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import TEXTS, overrides, save_clips, save_model, small_model, small_processor, tones
+from tiny_training import TEXTS, load_shrunk, save_clips, save_model, small_model, small_processor, tones
 from torch import nn
 
 from training_salmonn.alignment import HEAD_FILE, AlignmentHead, AlignmentModel, collect_tokens
 from training_salmonn.collator import SalmonnDataCollator
-from training_salmonn.recipes import load_recipe
 from training_salmonn.run import build_trainer, run_recipe
 from training_salmonn.stages import load_stage
 
@@ -149,7 +148,7 @@ def test_a_resumed_warm_up_is_the_same(tmp_path):
             "save_steps": 2,
             "per_device_train_batch_size": 8,
         }
-        return load_recipe("debug/alignment", overrides(**fields))
+        return load_shrunk("alignment", **fields)
 
     whole = run_recipe(recipe(tmp_path / "whole"))
     (tmp_path / "resumed").mkdir()
@@ -162,8 +161,8 @@ def test_a_resumed_warm_up_is_the_same(tmp_path):
 
 def test_the_whole_vocabulary_can_be_scored(tmp_path):
     base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
-    fields = overrides(model=base, train=[str(clips)], output_dir=tmp_path / "run", alignment_vocabulary="all")
-    recipe = load_recipe("debug/alignment", fields)
+    fields = {"model": base, "train": [str(clips)], "output_dir": tmp_path / "run"}
+    recipe = load_shrunk("alignment", alignment_vocabulary="all", **fields)
     trainer = build_trainer(recipe, *load_stage(recipe.stage))
 
     assert len(trainer.model.head.token_ids) == 600
@@ -173,13 +172,11 @@ def test_a_warm_up_goes_on_from_the_head_of_another(tmp_path):
     """From a checkpoint, which has a head, on answers with fewer tokens. The adapter at the end is scaled and has none."""
     base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
     fields = {"model": base, "train": [str(clips)], "max_steps": 2, "save_strategy": "steps", "save_steps": 2}
-    finished = run_recipe(load_recipe("debug/alignment", overrides(output_dir=tmp_path / "first", **fields)))
+    finished = run_recipe(load_shrunk("alignment", output_dir=tmp_path / "first", **fields))
     checkpoint = tmp_path / "first" / "checkpoint-2"
     assert not (finished / HEAD_FILE).is_file()
 
-    recipe = load_recipe(
-        "debug/alignment", overrides(output_dir=tmp_path / "second", adapter=str(checkpoint), **fields)
-    )
+    recipe = load_shrunk("alignment", output_dir=tmp_path / "second", adapter=str(checkpoint), **fields)
     trainer = build_trainer(recipe, *load_stage(recipe.stage))
     saved, head = load_file(checkpoint / HEAD_FILE), trainer.model.head
     torch.testing.assert_close(head.state_dict(), saved)

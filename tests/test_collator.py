@@ -10,10 +10,10 @@ import soundfile
 import torch
 from transformers import Trainer, TrainingArguments
 
+from data_salmonn.datasets import load_training_data
+from data_salmonn.prompts import PromptBank
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
-from training_salmonn.data import load_training_data
-from training_salmonn.prompts import PromptBank
 
 
 @pytest.fixture(scope="module")

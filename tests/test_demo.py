@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from conversion_salmonn import assemble as assemble_module
 from conversion_salmonn.assemble import assemble
 from demo_salmonn import clips, demo, meter, music, speech
 from modeling_salmonn import SalmonnForConditionalGeneration
-from training_salmonn.data_makers import effects
+from nano_salmonn import assemble as assemble_module
+from nano_salmonn.data_makers import effects
 
 
 FIXTURES = Path(__file__).parent / "fixtures"

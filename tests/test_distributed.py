@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny_training import overrides, save_clips, save_model
+from tiny_training import save_clips, save_model, shrink
 
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def fields(tmp_path_factory) -> dict:
 def launch(processes: int, folder: Path, *launcher: str, resume: bool = False, **fields) -> list[float]:
     """The losses of all steps of a run in so many processes."""
     fields |= {"output_dir": folder, "per_device_train_batch_size": GLOBAL_BATCH // processes}
-    launcher = launcher or ("-m", "cli_salmonn.train")
+    launcher = launcher or ("-m", "cli_salmonn")
     torchrun = [
         "-m",
         "torch.distributed.run",
@@ -48,7 +48,7 @@ def launch(processes: int, folder: Path, *launcher: str, resume: bool = False, *
         "--standalone",
     ]
     command = [sys.executable, *(torchrun if processes > 1 else []), *launcher]
-    command += ["train", "debug/pretrain", *(["--resume"] if resume else []), "--override", *overrides(**fields)]
+    command += ["train", "pretrain", *(["--resume"] if resume else []), "--override", *shrink("pretrain", **fields)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]

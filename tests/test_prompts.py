@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from training_salmonn.prompts import PROMPTS, PromptBank
+from data_salmonn.prompts import PROMPTS, PromptBank
 
 
 # Tasks of the papers and of the released annotations, under the names they have there.

@@ -5,13 +5,12 @@ import json
 import re
 
 import pytest
-from tiny_training import overrides, save_clips, save_model
+from tiny_training import load_shrunk, save_clips, save_model
 
 from training_salmonn.recipes import RECIPES, list_recipes, load_recipe
 from training_salmonn.run import run_recipe
 
 
-FULL = [name for name in list_recipes() if not name.startswith("debug/")]
 SETTINGS = {
     "asr_linear": {"connector_type": "linear"},
     "asr_cross_attention": {"connector_type": "cross_attention"},
@@ -26,15 +25,6 @@ def test_the_projects_recipes_can_be_read(name):
     assert recipe.stage.stage in ("alignment", "asr", "longform", "pretrain", "instruct", "activate")
     assert recipe.training.output_dir.startswith("runs/")
     assert not recipe.training.remove_unused_columns
-
-
-def test_every_recipe_has_a_variant_of_seconds():
-    assert {f"debug/{name}" for name in FULL} <= set(list_recipes())
-    for name in FULL:
-        full, debug = load_recipe(name, ["bf16=false"]), load_recipe(f"debug/{name}")
-        assert full.stage.trained == debug.stage.trained
-        assert full.stage.objective == debug.stage.objective
-        assert full.stage.requires == debug.stage.requires
 
 
 def test_the_papers_hyper_parameters():
@@ -114,8 +104,7 @@ def trained(tmp_path_factory):
             if not base.exists():
                 save_model(base, **SETTINGS.get(kind, {}))
             fields = {"model": base, "train": [str(clips)], "eval": [str(clips)], "disable_tqdm": True} | fields
-            fields |= {"eval_strategy": "steps", "eval_steps": 30, "output_dir": root / f"{name}_{kind}"}
-            recipe = load_recipe(f"debug/{name}", overrides(**fields))
+            recipe = load_shrunk(name, eval_steps=30, output_dir=root / f"{name}_{kind}", **fields)
             runs[name, kind] = run_recipe(recipe), recipe
         return runs[name, kind]
 
@@ -148,16 +137,6 @@ def test_a_tiny_model_learns_sixteen_utterances(trained, name):
     assert not (adapter / "model.safetensors").exists()  # the trained part only
 
 
-def test_nanos_recipes_learn_sixteen_utterances(trained, tmp_path):
-    """The warm-up reads cached features, and LoRA is on all layers of the LLM."""
-    before, _ = trained("nano/alignment", feature_cache=tmp_path / "features")
-    assert find_error_rates(before)[-1] == 0
-    adapter, recipe = trained("nano/pretrain", adapter=before, predict_with_generate=True)
-
-    assert find_error_rates(adapter)[-1] == 0
-    assert recipe.stage.lora_r == 16 and "down_proj" in recipe.stage.lora_target_modules
-
-
 def test_the_results_folder_tells_what_was_run(trained):
     adapter, recipe = trained("alignment")
     folder = adapter.parent
@@ -175,13 +154,13 @@ def test_the_results_folder_tells_what_was_run(trained):
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
-    fields = overrides(model=base, train=[str(clips)], output_dir=tmp_path / "run")
+    fields = {"model": base, "train": [str(clips)], "output_dir": tmp_path / "run"}
 
     with pytest.raises(
         ValueError, match=re.escape("must have connector_type=linear for this recipe, got connector_type=qformer")
     ):
-        run_recipe(load_recipe("debug/asr_linear", fields))
+        run_recipe(load_shrunk("asr_linear", **fields))
     with pytest.raises(ValueError, match="`train` must name at least one source"):
-        run_recipe(load_recipe("debug/pretrain", [*fields, "train=[]"]))
+        run_recipe(load_shrunk("pretrain", **fields | {"train": []}))
     with pytest.raises(ValueError, match="`model` must name the folder or Hub id"):
-        run_recipe(load_recipe("debug/pretrain", [*fields, "model=null"]))
+        run_recipe(load_shrunk("pretrain", **fields | {"model": None}))

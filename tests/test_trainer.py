@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import TEXTS, overrides, save_clips, save_model, small_model, small_processor, tones
+from tiny_training import TEXTS, load_shrunk, save_clips, save_model, small_model, small_processor, tones
 
+from data_salmonn.manifests import ManifestError
 from tiny_salmonn import question
 from training_salmonn import trainer as trainer_module
 from training_salmonn.collator import SalmonnDataCollator
-from training_salmonn.manifests import ManifestError
-from training_salmonn.recipes import SalmonnTrainingArguments, load_recipe
+from training_salmonn.recipes import SalmonnTrainingArguments
 from training_salmonn.run import build_trainer, run_recipe
 from training_salmonn.stages import find_trained_modules, freeze, keep_frozen_in_eval, load_stage
 from training_salmonn.trainer import NonFiniteError, SalmonnTrainer, cut_answers, word_error_rate
@@ -42,7 +42,7 @@ def make_recipe(folder, output_dir, **fields):
         "max_steps": 6,
         "lora_dropout": 0.1,
     }
-    return load_recipe("debug/pretrain", overrides(**defaults | fields))
+    return load_shrunk("pretrain", **defaults | fields)
 
 
 def make_trainer(folder, output_dir, **fields) -> SalmonnTrainer:

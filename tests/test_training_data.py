@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_salmonn.datasets import load_training_data, read_audio
+from data_salmonn.manifests import ManifestError, measure_audio, read_manifest, validate_manifest
+from data_salmonn.mixing import MixturePart, mix
 from tiny_salmonn import noise, tiny_config, tiny_processor
-from training_salmonn.data import load_training_data, read_audio
-from training_salmonn.manifests import ManifestError, measure_audio, read_manifest, validate_manifest
-from training_salmonn.mixing import MixturePart, mix
 
 
 COLUMNS = {"audio", "text", "task", "question", "language", "id"}

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from modeling_salmonn import SalmonnForConditionalGeneration
 from tiny_salmonn import LLMS, tiny_config, tiny_processor
+from training_salmonn.recipes import Recipe, load_recipe
 
 
 LLM_FILE = Path(__file__).parent / "fixtures" / "tiny_llm.safetensors"
@@ -97,3 +98,47 @@ def overrides(**values) -> list[str]:
     return [
         f"{name}={json.dumps(value if not isinstance(value, Path) else str(value))}" for name, value in values.items()
     ]
+
+
+# What makes seconds of a shipped recipe: steps and sizes. What it trains, on what and how, stays as it is shipped.
+SHRUNK = {
+    "model_dtype": "float32",
+    "bf16": False,
+    "lora_dropout": 0.0,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "max_steps": 30,
+    "learning_rate": 3e-4,
+    "lora_learning_rate": None,
+    "warmup_steps": 5,
+    "weight_decay": 0.0,
+    "lr_scheduler_type": "cosine",
+    "lr_scheduler_kwargs": None,
+    "dataloader_num_workers": 0,
+    "train_sampling_strategy": "random",
+    "generation_max_new_tokens": 12,
+    "concatenate_probability": 0.0,
+    "feature_cache": None,
+    "logging_steps": 5,
+    "save_strategy": "no",
+    "report_to": ["none"],
+}
+SHRUNK_TASKS = {
+    "alignment": {"max_steps": 60, "learning_rate": 0.01},
+    "longform": {"concatenate_max_seconds": 30.0},
+    "activate": {
+        **{"per_device_train_batch_size": 1, "max_steps": 12, "learning_rate": 5e-3, "lr_scheduler_type": "constant"},
+        **{"warmup_steps": 0, "logging_steps": 1},
+        **{"num_answers": 4, "answer_min_words": 3, "answer_max_new_tokens": 12},
+    },
+}
+
+
+def shrink(name: str, **fields) -> list[str]:
+    """Overrides that make seconds of the shipped recipe `name`, and then set `fields`."""
+    return overrides(**SHRUNK | SHRUNK_TASKS.get(name, {}) | fields)
+
+
+def load_shrunk(name: str, **fields) -> Recipe:
+    """The shipped recipe `name`, made small, with `fields`."""
+    return load_recipe(name, shrink(name, **fields))

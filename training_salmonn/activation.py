@@ -22,9 +22,9 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import set_seed
 
+from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask
-from training_salmonn.data import SAMPLING_RATE, read_audio
-from training_salmonn.prompts import PromptBank
 from training_salmonn.recipes import ActivationArguments, Recipe
 from training_salmonn.run import load_sources, run_recipe
 from training_salmonn.stages import load_stage

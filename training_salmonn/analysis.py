@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from data_salmonn.datasets import read_audio
+from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask, make_conversation
 from training_salmonn.callbacks import find_versions, plot_curves, write_json
-from training_salmonn.data import read_audio
-from training_salmonn.prompts import PromptBank
 from training_salmonn.stages import load_adapter_weights
 from training_salmonn.trainer import word_error_rate
 

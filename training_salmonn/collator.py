@@ -9,9 +9,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.feature_extraction_utils import BatchFeature
 
-from training_salmonn.data import SAMPLING_RATE, read_audio
-from training_salmonn.manifests import MAX_TEXT_TOKENS, SILENCE_SECONDS, check_text
-from training_salmonn.prompts import PromptBank
+from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.manifests import MAX_TEXT_TOKENS, SILENCE_SECONDS, check_text
+from data_salmonn.prompts import PromptBank
 
 
 CONCATENATED_TASK = "asr"

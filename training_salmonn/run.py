@@ -8,16 +8,16 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
+from data_salmonn.datasets import load_training_data
+from data_salmonn.manifests import ManifestError, find_manifest, validate_manifest
+from data_salmonn.mixing import MixturePart, mix
+from data_salmonn.prompts import PromptBank
 from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrainer, collect_tokens
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
-from training_salmonn.data import load_training_data
 from training_salmonn.feature_cache import FeatureCache
-from training_salmonn.manifests import ManifestError, find_manifest, validate_manifest
-from training_salmonn.mixing import MixturePart, mix
-from training_salmonn.prompts import PromptBank
 from training_salmonn.recipes import DataArguments, Recipe
 from training_salmonn.stages import load_stage
 from training_salmonn.trainer import AnswerMetrics, SalmonnTrainer
@@ -113,6 +113,9 @@ def cache_features(recipe: Recipe, model, processor, dataset):
 def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     """The trainer of a recipe, with its data, for a model that is loaded."""
     data, is_alignment = recipe.data, recipe.stage.objective == "alignment"
+    if not data.eval and recipe.training.eval_strategy != "no":
+        logger.warning("`eval` names no data: nothing is evaluated while training.")
+        recipe.training.eval_strategy = IntervalStrategy.NO
     train = load_sources(data.train, data, processor, data.streaming)
     if train is None:
         raise ValueError("`train` must name at least one source of training data, got none.")

@@ -1,0 +1,88 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""`salmonn convert`: released weights become folders that `from_pretrained` loads."""
+
+import argparse
+
+from cli_salmonn.commands import add_command, add_dtype, add_output, seconds_or_none
+
+
+BEATS_EXAMPLES = """\
+example:
+  salmonn convert beats BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
+
+A fine-tuned checkpoint becomes an audio classifier for pipeline("audio-classification"), a self-supervised one an
+encoder.
+"""
+
+SALMONN_EXAMPLES = """\
+examples:
+  salmonn convert salmonn --ckpt salmonn_v1.pth --whisper openai/whisper-large-v2 --llm ./vicuna-13b-v1.1 \\
+      --beats BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./salmonn-13b
+  salmonn convert salmonn --ckpt salmonn_7b_v0.pth --whisper ./whisper-large-v2 --llm ./vicuna-7b-v1.5 \\
+      --beats BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./salmonn-7b
+
+The released file holds only what was trained. Give the very Whisper, LLM and BEATs that it was trained with: another
+one of the same size would load and answer nonsense, so what can be compared is compared.
+"""
+
+
+def add_parser(commands) -> None:
+    convert = add_command(commands, "convert", "turn released weights into a folder that from_pretrained loads")
+    formats = convert.add_subparsers(title="formats", required=True, metavar="FORMAT")
+    _add_beats(formats)
+    _add_salmonn(formats)
+
+
+def _add_beats(formats) -> None:
+    summary = "convert a released BEATs .pt file"
+    parser = add_command(formats, "beats", summary, _convert_beats, BEATS_EXAMPLES)
+    parser.add_argument("file", metavar="FILE.pt", help="self-supervised or fine-tuned checkpoint")
+    add_output(parser)
+
+
+def _add_salmonn(formats) -> None:
+    summary = "convert a released SALMONN .pth file"
+    parser = add_command(formats, "salmonn", summary, _convert_salmonn, SALMONN_EXAMPLES)
+    parser.add_argument("--ckpt", required=True, metavar="FILE.pth", help="released checkpoint")
+    parser.add_argument("--whisper", required=True, help="folder or Hub id of its Whisper")
+    parser.add_argument("--llm", required=True, help="folder or Hub id of its LLM")
+    parser.add_argument("--beats", help="its BEATs .pt file, or a converted folder; left out: trained without BEATs")
+    parser.add_argument("--qformer-heads", type=int, metavar="N", help="attention heads of the Q-Former (default: 12)")
+    recorded = "default: as the file records it, else {}"
+    parser.add_argument("--lora-alpha", type=float, metavar="X", help=recorded.format(32))
+    parser.add_argument("--lora-dropout", type=float, metavar="P", help=recorded.format(0.1))
+    parser.add_argument(
+        "--window-seconds",
+        type=seconds_or_none,
+        metavar="S",
+        help=recorded.format(0.333333) + "; 'none': the Q-Former reads whole segments",
+    )
+    parser.add_argument("--stride-seconds", type=float, metavar="S", help=recorded.format(0.333333))
+    add_dtype(parser, "default: each tensor keeps its own")
+    add_output(parser)
+
+
+def _convert_beats(options: argparse.Namespace) -> None:
+    from conversion_salmonn.convert_beats import convert_beats
+
+    print(f"wrote {convert_beats(options.file, options.output, overwrite=options.overwrite)}")
+
+
+def _convert_salmonn(options: argparse.Namespace) -> None:
+    from conversion_salmonn.convert_salmonn import convert_salmonn
+
+    output = convert_salmonn(
+        options.ckpt,
+        options.whisper,
+        options.llm,
+        options.beats,
+        options.output,
+        qformer_heads=options.qformer_heads,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        window_seconds=options.window_seconds,
+        stride_seconds=options.stride_seconds,
+        dtype=options.dtype,
+        overwrite=options.overwrite,
+    )
+    print(f"wrote {output}")

@@ -1,0 +1,115 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Debian packages as sources of text and sound: fetched with `apt-get download`, unpacked with `dpkg-deb`, never installed.
+
+What a data set was made of, with versions, licences and credits, is written beside it by [`write_credits`].
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nano_salmonn.data_wheels import cache_folder
+
+
+UNPACKED = "package.json"
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """
+    A package: what of it is used, under which licence, and whom to credit.
+
+    `archive` and `folder` are for packages whose files are in a zip archive: the folder in it that is unpacked beside
+    the archive, which is deleted then.
+    """
+
+    name: str
+    used: str
+    licence: str
+    credit: str
+    archive: str | None = None
+    folder: str | None = None
+
+    def __post_init__(self):
+        if (self.archive is None) != (self.folder is None):
+            raise ValueError(f"`archive` and `folder` go together, got {self.archive!r} and {self.folder!r}.")
+
+
+def fetch_package(package: DebianPackage) -> Path:
+    """
+    The folder in the cache with the unpacked files of `package`, fetched if it is not there.
+
+    Raises `ValueError` if `apt-get` and `dpkg-deb` are missing, or if the package cannot be downloaded.
+    """
+    folder = cache_folder() / "debian" / package.name
+    if (folder / UNPACKED).is_file():
+        return folder
+    missing = [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]
+    if missing:
+        raise ValueError(f"the source {package.name} is a Debian package, which needs {' and '.join(missing)}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        archive = _download(package.name, Path(work))
+        files = Path(work, "files")
+        _run(["dpkg-deb", "-x", str(archive), str(files)], package.name)
+        if package.archive is not None:
+            _unpack_zip(files / package.archive, f"{package.folder}/")
+        version = _run(["dpkg-deb", "-f", str(archive), "Version"], package.name).strip()
+        with archive.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        (files / UNPACKED).write_text(json.dumps({"version": version, "sha256": sha256}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        files.rename(folder)
+    return folder
+
+
+def package_version(package: DebianPackage) -> dict[str, str]:
+    """`version` and `sha256` of a package in the cache."""
+    return json.loads((fetch_package(package) / UNPACKED).read_text(encoding="utf-8"))
+
+
+def write_credits(packages: Iterable[DebianPackage], file: Path, programs: Iterable[DebianPackage] = ()) -> None:
+    """Writes a table of what data was made of, packages and the system's own `programs`, to a Markdown file."""
+    versions = {package: package_version(package)["version"] for package in packages}
+    versions |= dict.fromkeys(programs, "as installed")
+    lines = [
+        "# Sources",
+        "",
+        "| Debian package | version | used | licence | credit |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for package, version in sorted(versions.items(), key=lambda item: item[0].name):
+        lines.append(f"| {package.name} | {version} | {package.used} | {package.licence} | {package.credit} |")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _download(name: str, folder: Path) -> Path:
+    # apt fetches into the working folder, as the user that starts it
+    _run(["apt-get", "download", "--quiet", name], name, folder)
+    found = list(folder.glob(f"{name}_*.deb"))
+    if len(found) != 1:
+        raise ValueError(f"the Debian package {name} cannot be downloaded: try `apt-get update`")
+    return found[0]
+
+
+def _unpack_zip(archive: Path, folder: str) -> None:
+    """Replaces an archive by the files of a folder in it."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(archive.parent, [name for name in file.namelist() if name.startswith(folder)])
+    archive.unlink()
+
+
+def _run(command: list[str], name: str, folder: Path | None = None) -> str:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(f"the Debian package {name}: {command[0]} failed ({reason}); try `apt-get update`")
+    return result.stdout
