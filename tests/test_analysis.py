@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import TEXTS, save_clips, save_model, small_model, small_processor, tones
 
-from cli_salmonn.train import main
+from cli_salmonn.main import main
 from data_salmonn.datasets import load_training_data
 from data_salmonn.prompts import PromptBank
 from training_salmonn.analysis import (
