@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
 from configuration_beats import BeatsConfig
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.data_makers.clips import read_clips

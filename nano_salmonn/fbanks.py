@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from nano_salmonn.whisper_teacher import WhisperTeacher
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import WhisperFeatureExtractor
 
 from conversion_salmonn.parts import Part, read_whisper
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
 from modeling_salmonn import SalmonnSpeechEncoder
 from nano_salmonn.wheel_parts import read_part
 

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import set_seed
 
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
 from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask
 from training_salmonn.recipes import ActivationArguments, Recipe
@@ -79,7 +79,7 @@ def write_answers(path: Path, recipe: Recipe) -> list[dict]:
     set_seed(recipe.training.seed)
     model, processor = load_stage(recipe.stage, trainable=False)
     model = model.to(recipe.training.device).eval()
-    dataset = load_sources(recipe.data.train, recipe.data, processor)
+    dataset = load_sources(recipe.data.train, recipe.data, processor, seed=recipe.training.seed)
     if dataset is None:
         raise ValueError("`train` must name at least one source of clips to answer about, got none.")
     bank = PromptBank.load(*recipe.data.prompts)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
 from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask, make_conversation
 from training_salmonn.callbacks import find_versions, plot_curves, write_json

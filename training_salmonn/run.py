@@ -11,9 +11,10 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from data_salmonn.datasets import load_training_data
-from data_salmonn.manifests import ManifestError, find_manifest, validate_manifest
+from data_salmonn.manifests import ManifestError, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from data_salmonn.prompts import PromptBank
+from data_salmonn.readers import find_manifest
 from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrainer, collect_tokens
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
@@ -69,9 +70,9 @@ def check_manifests(data: DataArguments) -> None:
         raise ManifestError(problems)
 
 
-def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False):
+def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False, seed: int = 0):
     """
-    The mixture of a recipe's sources, or `None` if it names none.
+    The mixture of a recipe's sources in the order of `seed`, or `None` if it names none.
 
     Raises `ValueError` on a source that is not a path or an object with one, and `ManifestError` with all bad rows.
     """
@@ -90,7 +91,7 @@ def load_sources(sources: list, data: DataArguments, processor, streaming: bool 
             **options,
         )
         parts.append(MixturePart(dataset, weight, caps))
-    return mix(parts) if parts else None
+    return mix(parts, seed=seed) if parts else None
 
 
 def cache_features(recipe: Recipe, model, processor, dataset):
@@ -116,7 +117,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     if not data.eval and recipe.training.eval_strategy != "no":
         logger.warning("`eval` names no data: nothing is evaluated while training.")
         recipe.training.eval_strategy = IntervalStrategy.NO
-    train = load_sources(data.train, data, processor, data.streaming)
+    train = load_sources(data.train, data, processor, data.streaming, recipe.training.seed)
     if train is None:
         raise ValueError("`train` must name at least one source of training data, got none.")
     bank = PromptBank.load(*data.prompts)

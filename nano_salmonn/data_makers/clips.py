@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 
 
 SHARD_CLIPS = 200
