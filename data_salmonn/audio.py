@@ -114,13 +114,17 @@ def _to_mono_16k(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 def measure_audio(audio: Any) -> tuple[float, str | None]:
     """
-    Seconds of a clip, in any form that [`read_audio`] takes but a list, and what is wrong with it, if anything.
+    Seconds of a clip, in any form that [`read_audio`] takes, and what is wrong with it, if anything.
 
     Of files only the headers are read, and those once: whoever asks again gets what was found, unless the file changed.
     """
     if isinstance(audio, DatasetClip):
         audio = audio.load()
-    if _is_nothing(audio):
+    if isinstance(audio, list) and audio:
+        found = [measure_audio(clip) for clip in audio]
+        problem = next((problem for _, problem in found if problem), None)
+        return sum(seconds for seconds, _ in found) + SILENCE_SECONDS * (len(found) - 1), problem
+    if _is_nothing(audio) or audio == []:
         return 0.0, "there is none"
     if isinstance(audio, str):
         audio = Path(audio)

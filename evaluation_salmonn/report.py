@@ -17,13 +17,11 @@ import soundfile
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
 
+from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.plots import plot_distribution, plot_scores
-from evaluation_salmonn.predictions import write_atomically
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
-
-
-_SAMPLING_RATE = 16000
 
 
 def environment() -> Environment:
@@ -61,11 +59,11 @@ def write_report(
     for name in results["tasks"]:
         clips = {example.id: example for example in (examples or {}).get(name, ())}
         page = _task_page(run, results, name, clips, audio, max_examples, folder)
-        write_atomically(folder / f"{name}.html", templates.get_template("task.html").render(page))
+        write_text(folder / f"{name}.html", templates.get_template("task.html").render(page))
     rows = score_rows(results)
-    write_atomically(folder / "report.md", to_markdown(results, rows))
+    write_text(folder / "report.md", to_markdown(results, rows))
     index = templates.get_template("index.html").render(results=results, rows=rows, plots=plots)
-    write_atomically(folder / "index.html", index)
+    write_text(folder / "index.html", index)
     return folder / "index.html"
 
 
@@ -159,7 +157,7 @@ def _place_audio(example: Example | None, index: int, name: str, audio: str, fol
         return Path(os.path.relpath(example.clips[0], folder)).as_posix()
     path = folder / "audio" / name / f"{index:06d}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, example.waveform(_SAMPLING_RATE), _SAMPLING_RATE)
+    soundfile.write(path, example.waveform(), SAMPLING_RATE)
     return path.relative_to(folder).as_posix()
 
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from evaluation_salmonn.predictions import write_json
+from data_salmonn.files import UNFINISHED, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
                 "`overwrite` it."
             )
         return
-    if not is_run and output.is_dir() and not all(file.name.endswith(".partial") for file in output.iterdir()):
+    if not is_run and output.is_dir() and not all(file.name.endswith(UNFINISHED) for file in output.iterdir()):
         raise ValueError(f"`output` must be a new folder or one of a run, got {output} with other files in it.")
     output.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)

@@ -23,8 +23,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from tqdm.auto import tqdm
 
+from data_salmonn.files import write_json
 from evaluation_salmonn.data import Example, data_digest, load_examples
-from evaluation_salmonn.models import SAMPLING_RATE, AudioModel, load_model
+from evaluation_salmonn.models import AudioModel, load_model
 from evaluation_salmonn.predictions import (
     PREDICTIONS,
     Journal,
@@ -33,7 +34,6 @@ from evaluation_salmonn.predictions import (
     make_row,
     read_journals,
     read_predictions,
-    write_json,
 )
 from evaluation_salmonn.provenance import describe_environment
 from evaluation_salmonn.run_files import PER_EXAMPLE, RESULTS, SCHEMA_VERSION, start_run
@@ -208,7 +208,7 @@ def _answer_task(
     for index, batch in mine:
         torch.manual_seed(settings["seed"] + index)  # for tasks that sample: the same draw whoever makes the batch
         answers = model.answer(
-            [example.waveform(SAMPLING_RATE) for example in batch],
+            [example.waveform() for example in batch],
             [example.prompt for example in batch],
             task,
             **settings["tasks"][task.name]["generation"],

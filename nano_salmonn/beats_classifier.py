@@ -27,12 +27,13 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 
 from configuration_beats import BeatsConfig
 from data_salmonn.audio import read_audio
+from data_salmonn.files import write_json
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.data_makers.clips import read_clips
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, WholeClips, pad_fbanks
 from nano_salmonn.whisper_teacher import FRAMES_PER_STATE, TeacherArguments, WhisperTeacher, teacher_loss
-from training_salmonn.callbacks import ResultsCallback, write_json
+from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.recipes import parse_override
 from training_salmonn.run import find_checkpoint
 
