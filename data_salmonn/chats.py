@@ -115,6 +115,14 @@ def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def check_single_answer(row: dict) -> None:
+    """Raises a `ValueError` that names the row if it is a conversation, where one question and answer are wanted."""
+    if row.get("messages"):
+        raise ValueError(
+            f"row {row.get('id')} is a conversation of several turns or clips, of which no single answer can be compared."
+        )
+
+
 def answers_of(messages: str) -> list[str]:
     """The answers in a conversation of the column `messages`."""
     return [turn["content"] for turn in json.loads(messages) if turn["role"] == "assistant"]

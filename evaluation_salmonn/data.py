@@ -183,7 +183,8 @@ def _make_example(
                 reasons.append(f"`{column}` must be a path, got {describe(clip)}")
                 continue
             length, problem = measure_audio(clip)
-            reasons += [f"`{column}` {clip if isinstance(clip, str) else name}: {problem}"] if problem else []
+            shown = f" {clip}" if isinstance(clip, str) and clip else ""
+            reasons += [f"`{column}`{shown}: {problem}"] if problem else []
             clips.append(clip)
             seconds += length
     seconds += task.join_seconds * max(0, len(clips) - 1)

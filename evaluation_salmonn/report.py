@@ -22,6 +22,13 @@ from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.plots import plot_distribution, plot_scores
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
+from evaluation_salmonn.task import BANK, OWN, ROW, UNKNOWN_PROMPT
+
+
+PROMPT_NOTE = (
+    "What was asked. A model that follows prompts literally may score otherwise with other words, so values that were asked "
+    "with others, or with words that are not known, can be compared with care only."
+)
 
 
 def environment() -> Environment:
@@ -93,6 +100,23 @@ def score_rows(results: dict) -> list[dict]:
     return rows
 
 
+def describe_prompt(task: dict) -> str:
+    """What was asked in a task of the results, and whose words that is."""
+    source, _, bank_task = task.get("prompt_source", OWN).partition(":")
+    if source == ROW:
+        return "the question of each example"
+    whose = f"prompt bank, {bank_task}" if source == BANK else "this project's own wording"
+    return f"“{task['prompt']}” ({whose})"
+
+
+def published_prompts(task: dict) -> dict[str, str]:
+    """With what the published values of a task in the results were asked, as far as is known: by prompt, the models."""
+    models: dict[str, dict[str, None]] = {}
+    for value in task["published"]:
+        models.setdefault(value.get("prompt", UNKNOWN_PROMPT), {})[value["model"]] = None
+    return {prompt: ", ".join(names) for prompt, names in models.items()}
+
+
 def format_value(value: float) -> str:
     """Two decimals, or three for shares between 0 and 1."""
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
@@ -123,6 +147,17 @@ def to_markdown(results: dict, rows: Sequence[dict]) -> str:
             f"| {row['level']} | {row['task']} | {row['score']} | {row['better']} | {row['value']} | {row['interval']} | "
             f"{row['examples']} | {remarks} |"
         )
+    lines += [
+        "",
+        PROMPT_NOTE,
+        "",
+    ]
+    for name, task in results["tasks"].items():
+        others = "".join(f" Published, {models}: {prompt}." for prompt, models in published_prompts(task).items())
+        lines.append(f"- {name}: {describe_prompt(task)}.{others}")
+    if results.get("skipped"):
+        lines += ["", "Skipped, for want of data:", ""]
+        lines += [f"- {task}: {reason}" for task, reason in results["skipped"].items()]
     return "\n".join(lines) + "\n"
 
 

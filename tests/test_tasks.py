@@ -182,7 +182,7 @@ def test_bad_data_is_refused_with_its_place(tmp_path):
         (2, "`reference` is empty"),
         (3, "`reference` must be text, got {'a': 1} (dict)"),
         (4, f"`audio` {tmp_path / 'lost.wav'}: there is no such file"),
-        (5, "`audio` clip 4: there is none"),
+        (5, "`audio`: there is none"),
     ]
     (tmp_path / "0.wav").write_text("no audio")
     change_row(path, 4, audio=7)
