@@ -26,7 +26,9 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("audio", metavar="AUDIO", help="audio file, of any length")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="left out: the model transcribes the speech")
-    parser.add_argument("--adapter", metavar="DIR", help="adapter, such as `salmonn train` writes, for a MODEL without one")
+    parser.add_argument(
+        "--adapter", metavar="DIR", help="adapter, such as `salmonn train` writes, for a MODEL without one"
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's own)")
     parser.add_argument("--num-beams", type=int, metavar="N", help="1 is fastest (default: the model's own)")
     parser.add_argument("--lora-scale", type=float, metavar="X", help="strength of LoRA, 1 is as trained")

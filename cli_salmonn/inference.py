@@ -10,9 +10,7 @@ from transformers.audio_utils import load_audio
 from conversion_salmonn.loading import load_with_adapter
 
 
-def load(
-    model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None
-):
+def load(model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None):
     """
     The model in the folder (or of the Hub id) `model`, ready to answer on `device`, and its processor, see
     [`load_with_adapter`].

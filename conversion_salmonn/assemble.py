@@ -30,7 +30,6 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
-from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor, wrap_chat_template
 
 

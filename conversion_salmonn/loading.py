@@ -75,7 +75,9 @@ def find_base(model: str | os.PathLike) -> str | None:
     is_missing = base is not None and not Path(base).is_dir() and (base.startswith((".", "/")) or base.count("/") != 1)
     if base is None or is_missing:
         where = "does not say what its base model is" if base is None else f"was trained on {base}, which is not there"
-        raise ValueError(f"`model` {model} is an adapter that {where}: name the base model as `model`, and it as `adapter`.")
+        raise ValueError(
+            f"`model` {model} is an adapter that {where}: name the base model as `model`, and it as `adapter`."
+        )
     return base
 
 

@@ -115,9 +115,7 @@ def _synthetic_clip(seconds: float = 3.0) -> np.ndarray:
 def _check_answers(expected: list[list[int]], found: list[list[int]], dtype: torch.dtype) -> None:
     for before, after in zip(expected, found):
         if before != after:
-            same = next(
-                (i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after))
-            )
+            same = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
             raise ValueError(
                 f"The merged model answers a test clip otherwise after {same} of {len(before)} tokens: what LoRA learnt is "
                 f"lost where weights are rounded to {str(dtype).removeprefix('torch.')}. Try `dtype` float32."

@@ -10,7 +10,6 @@ Folders are splits that a maker of clips has finished. The trained folder is a B
 a model of the pipeline for audio classification.
 """
 
-import json
 import logging
 import math
 import random
@@ -26,15 +25,16 @@ from tqdm.auto import tqdm
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from configuration_beats import BeatsConfig
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
+from data_salmonn.files import write_json
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.data_makers.clips import read_clips
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, WholeClips, pad_fbanks
 from nano_salmonn.whisper_teacher import FRAMES_PER_STATE, TeacherArguments, WhisperTeacher, teacher_loss
-from training_salmonn.callbacks import ResultsCallback, write_json
+from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.recipe_files import check_fields, fill_sections, find_recipe, read_recipe
-from training_salmonn.run import keep_traceback, find_checkpoint
+from training_salmonn.run import find_checkpoint, keep_traceback
 
 
 logger = logging.getLogger(__name__)

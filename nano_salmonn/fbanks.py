@@ -10,7 +10,6 @@ faster or higher sounds are other frames and bins, and what is missing is masked
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
+from data_salmonn.files import whole_file
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from nano_salmonn.whisper_teacher import WhisperTeacher
 from training_salmonn.processes import make_once
@@ -101,15 +101,13 @@ class FbankFile(Sequence[np.ndarray]):
         self.frames = np.load(file, mmap_mode="r").view(np.ndarray)
 
     def _write(self, file: Path, rows: Sequence[dict], extractor: BeatsFeatureExtractor) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
         shape = (int(self.starts[-1]), extractor.num_mel_bins)
-        frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-        for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
-            fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
-            frames[start : start + len(fbank)] = fbank
-        frames.flush()
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
+                fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
+                frames[start : start + len(fbank)] = fbank
+            frames.flush()
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -63,6 +63,17 @@ def small_model(seed: int = 0, **settings) -> SalmonnForConditionalGeneration:
     return model.eval()
 
 
+def add_adapter(model, seed: int = 0):
+    """An adapter with LoRA that matters."""
+    torch.manual_seed(seed)
+    model.add_adapter(model.lora_config(lora_dropout=0.0))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=2.0)
+    return model.eval()
+
+
 def small_processor(**settings):
     return tiny_processor(small_config(**settings))
 

@@ -8,9 +8,7 @@ such answers are drawn, sifted, written to a file that can be read and edited, a
 step. A small LLM needs more steps than the paper's twelve: with a `replay_share` it is reminded of its training meanwhile.
 """
 
-import json
 import logging
-import os
 import random
 import re
 from collections import Counter
@@ -21,7 +19,8 @@ import soundfile
 from tqdm.auto import tqdm
 from transformers import set_seed
 
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
+from data_salmonn.files import write_lines
 from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask
 from training_salmonn.processes import make_once
@@ -174,10 +173,8 @@ def save_answers(path: Path, rows: list[dict]) -> None:
             clip.parent.mkdir(exist_ok=True)
             soundfile.write(clip, read_audio(row["audio"]), SAMPLING_RATE)
         entry = {"path": str(clip.resolve()), "text": row["text"], "task": row["task"], "question": row["question"]}
-        lines.append(json.dumps(entry, ensure_ascii=False))
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+        lines.append(entry)
+    write_lines(path, lines)
 
 
 def _find_file(audio) -> Path | None:

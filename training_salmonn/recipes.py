@@ -39,7 +39,9 @@ class DataArguments:
             "`weight` and `caps` (samples per task), such as '{source: a.jsonl, weight: 0.5}'."
         },
     )
-    eval: list[str | dict] = field(default_factory=list, metadata={"help": "Sources of the data that is evaluated on."})
+    eval: list[str | dict] = field(
+        default_factory=list, metadata={"help": "Sources of the data that is evaluated on."}
+    )
     streaming: bool = field(
         default=False, metadata={"help": "Read the training data while training, needs `max_steps`."}
     )

@@ -14,9 +14,10 @@ from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from data_salmonn.datasets import load_training_data
-from data_salmonn.manifests import ManifestError, find_manifest, validate_manifest
+from data_salmonn.manifests import ManifestError, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from data_salmonn.prompts import PromptBank
+from data_salmonn.readers import find_manifest
 from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrainer, collect_tokens
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator

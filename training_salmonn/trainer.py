@@ -18,6 +18,7 @@ from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from data_salmonn.error_rates import word_error_rate
 from training_salmonn.stages import find_trained_modules, keep_frozen_in_eval, load_adapter_weights
 
 
@@ -301,14 +302,6 @@ class AnswerMetrics:
         """Token ids `(rows, length)`, padded with -100, to text."""
         rows = [[token for token in row if token >= 0] for row in ids.tolist()]
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
-
-
-def word_error_rate(references: list[str], answers: list[str]) -> float:
-    """Edits per word of the references, over all of them together; case and outer spaces do not count."""
-    import jiwer
-
-    pairs = [(r.lower().strip(), a.lower().strip()) for r, a in zip(references, answers) if r.strip()]
-    return jiwer.wer([reference for reference, _ in pairs], [answer for _, answer in pairs]) if pairs else 0.0
 
 
 def publish(source: Path, target: Path) -> None:

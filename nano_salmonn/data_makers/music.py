@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.clips import row_rng, write_clips
 from nano_salmonn.data_makers.soundfont import DRUM_KIT, Note, check_installed, play
 

@@ -14,7 +14,7 @@ import torch
 from test_beats_classifier import EXTRACTOR, NOTHING, TINY, make_split
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.beats_classifier import load_beats_recipe, make_targets, new_model, read_rows, train_beats
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, pad_fbanks
