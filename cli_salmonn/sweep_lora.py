@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from training_salmonn.analysis import save_sweep, sweep_lora
+    from evaluation_salmonn.sweep import save_sweep, sweep_lora
 
     model, processor, dataset = load_for_analysis(options)
     result = sweep_lora(model, processor, dataset, options.scales, max_new_tokens=options.max_new_tokens)

@@ -17,13 +17,18 @@ import soundfile
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
 
+from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.plots import plot_distribution, plot_scores
-from evaluation_salmonn.predictions import write_atomically
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
+from evaluation_salmonn.task import BANK, OWN, ROW, UNKNOWN_PROMPT
 
 
-_SAMPLING_RATE = 16000
+PROMPT_NOTE = (
+    "What was asked. A model that follows prompts literally may score otherwise with other words, so values that were asked "
+    "with others, or with words that are not known, can be compared with care only."
+)
 
 
 def environment() -> Environment:
@@ -61,11 +66,11 @@ def write_report(
     for name in results["tasks"]:
         clips = {example.id: example for example in (examples or {}).get(name, ())}
         page = _task_page(run, results, name, clips, audio, max_examples, folder)
-        write_atomically(folder / f"{name}.html", templates.get_template("task.html").render(page))
+        write_text(folder / f"{name}.html", templates.get_template("task.html").render(page))
     rows = score_rows(results)
-    write_atomically(folder / "report.md", to_markdown(results, rows))
+    write_text(folder / "report.md", to_markdown(results, rows))
     index = templates.get_template("index.html").render(results=results, rows=rows, plots=plots)
-    write_atomically(folder / "index.html", index)
+    write_text(folder / "index.html", index)
     return folder / "index.html"
 
 
@@ -93,6 +98,23 @@ def score_rows(results: dict) -> list[dict]:
                 }
             )
     return rows
+
+
+def describe_prompt(task: dict) -> str:
+    """What was asked in a task of the results, and whose words that is."""
+    source, _, bank_task = task.get("prompt_source", OWN).partition(":")
+    if source == ROW:
+        return "the question of each example"
+    whose = f"prompt bank, {bank_task}" if source == BANK else "this project's own wording"
+    return f"“{task['prompt']}” ({whose})"
+
+
+def published_prompts(task: dict) -> dict[str, str]:
+    """With what the published values of a task in the results were asked, as far as is known: by prompt, the models."""
+    models: dict[str, dict[str, None]] = {}
+    for value in task["published"]:
+        models.setdefault(value.get("prompt", UNKNOWN_PROMPT), {})[value["model"]] = None
+    return {prompt: ", ".join(names) for prompt, names in models.items()}
 
 
 def format_value(value: float) -> str:
@@ -125,6 +147,17 @@ def to_markdown(results: dict, rows: Sequence[dict]) -> str:
             f"| {row['level']} | {row['task']} | {row['score']} | {row['better']} | {row['value']} | {row['interval']} | "
             f"{row['examples']} | {remarks} |"
         )
+    lines += [
+        "",
+        PROMPT_NOTE,
+        "",
+    ]
+    for name, task in results["tasks"].items():
+        others = "".join(f" Published, {models}: {prompt}." for prompt, models in published_prompts(task).items())
+        lines.append(f"- {name}: {describe_prompt(task)}.{others}")
+    if results.get("skipped"):
+        lines += ["", "Skipped, for want of data:", ""]
+        lines += [f"- {task}: {reason}" for task, reason in results["skipped"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -159,7 +192,7 @@ def _place_audio(example: Example | None, index: int, name: str, audio: str, fol
         return Path(os.path.relpath(example.clips[0], folder)).as_posix()
     path = folder / "audio" / name / f"{index:06d}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, example.waveform(_SAMPLING_RATE), _SAMPLING_RATE)
+    soundfile.write(path, example.waveform(), SAMPLING_RATE)
     return path.relative_to(folder).as_posix()
 
 

@@ -15,11 +15,11 @@ from nltk.translate.bleu_score import corpus_bleu
 from tiny_evaluation import make_task
 
 import evaluation_salmonn.metrics
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.bootstrap import confidence_interval, paired_difference
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.filters import apply_filters
 from evaluation_salmonn.metrics import base, java, list_metrics, load_metric
-from evaluation_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.scoring import score_task
 
 

@@ -1,14 +1,13 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Reports and comparisons of runs, and the commands that write them."""
 
-import argparse
 import json
 
 import pytest
 import soundfile
 from tiny_evaluation import HearingModel, make_task, write_manifest, write_task
 
-from cli_salmonn.evaluate import add_parsers
+from cli_salmonn.main import build_parser
 from evaluation_salmonn.compare import compare_runs, comparison_to_markdown, write_comparison
 from evaluation_salmonn.data import load_examples
 from evaluation_salmonn.report import mark_difference, write_report
@@ -109,9 +108,7 @@ def test_differing_keys():
 
 
 def command(*arguments):
-    parser = argparse.ArgumentParser()
-    add_parsers(parser.add_subparsers(required=True))
-    options = parser.parse_args([str(argument) for argument in arguments])
+    options = build_parser().parse_args([str(argument) for argument in arguments])
     options.run(options)
 
 

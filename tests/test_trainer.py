@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from tiny_training import TEXTS, load_shrunk, save_clips, save_model, small_model, small_processor, tones
 
+from data_salmonn.error_rates import word_error_rate
 from data_salmonn.manifests import ManifestError
 from tiny_salmonn import question
 from training_salmonn import trainer as trainer_module
@@ -18,7 +19,7 @@ from training_salmonn.collator import SalmonnDataCollator
 from training_salmonn.recipes import SalmonnTrainingArguments
 from training_salmonn.run import build_trainer, run_recipe
 from training_salmonn.stages import find_trained_modules, freeze, keep_frozen_in_eval, load_stage
-from training_salmonn.trainer import NonFiniteError, SalmonnTrainer, cut_answers, word_error_rate
+from training_salmonn.trainer import NonFiniteError, SalmonnTrainer, cut_answers
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.feature_extraction_utils import BatchFeature
 
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
 from feature_extraction_beats import validate_waveforms
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from training_salmonn.frozen_encoders import (

@@ -2,8 +2,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 def _find(needle: str, text: str) -> int:

@@ -3,8 +3,8 @@ import re
 
 import jiwer
 
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 class FollowingRate(base.MeanMetric):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.clips import row_rng, write_clips
 from nano_salmonn.data_makers.music_facts import INSTRUMENTS, SCALES, STYLES, TEMPOS, Instrument
 from nano_salmonn.data_makers.music_notes import compose

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation_salmonn.predictions import write_atomically
+from data_salmonn.files import write_text
 from nano_salmonn.report.inputs import KNOWN, Runs
 from nano_salmonn.report.tasks import beats_section, concatenation_section, long_section, main_section
 from nano_salmonn.report.training import (
@@ -53,7 +53,7 @@ def write_report(runs: str | Path, output: str | Path, hidden: Sequence[str | Pa
     if not any(section.body for section in sections):
         raise ValueError(f"`runs` must hold at least one run, got {runs} without any.")
     document = to_markdown(sections, found)
-    write_atomically(output / DOCUMENT, document)
+    write_text(output / DOCUMENT, document)
     for plot in (output / IMAGES).glob("*.png"):
         if f"{IMAGES.as_posix()}/{plot.name}" not in document:  # of a section that is no longer there
             plot.unlink()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.beats_classifier import load_beats_recipe, make_targets, new_model, read_rows, train_beats
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, pad_fbanks
