@@ -78,7 +78,7 @@ def write_answers(path: Path, recipe: Recipe) -> list[dict]:
     set_seed(recipe.training.seed)
     model, processor = load_stage(recipe.stage, trainable=False)
     model = model.to(recipe.training.device).eval()
-    dataset = load_sources(recipe.data.train, recipe.data, processor, seed=recipe.training.seed)
+    dataset = load_sources(recipe.data.train, recipe.data, processor)
     if dataset is None:
         raise ValueError("`train` must name at least one source of clips to answer about, got none.")
     bank = PromptBank.load(*recipe.data.prompts)

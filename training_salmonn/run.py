@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
@@ -70,9 +69,9 @@ def check_manifests(data: DataArguments) -> None:
         raise ManifestError(problems)
 
 
-def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False, seed: int = 0):
+def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False):
     """
-    The mixture of a recipe's sources in the order of `seed`, or `None` if it names none.
+    The mixture of a recipe's sources, or `None` if it names none.
 
     Raises `ValueError` on a source that is not a path or an object with one, and `ManifestError` with all bad rows.
     """
@@ -91,7 +90,7 @@ def load_sources(sources: list, data: DataArguments, processor, streaming: bool 
             **options,
         )
         parts.append(MixturePart(dataset, weight, caps))
-    return mix(parts, seed=seed) if parts else None
+    return mix(parts) if parts else None
 
 
 def cache_features(recipe: Recipe, model, processor, dataset):
@@ -103,11 +102,8 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"{data.concatenate_probability}."
         )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
-    with PartialState().main_process_first():
-        cache = FeatureCache(
-            data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype
-        )
-        cache.build(dataset["audio"])
+    cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
+    cache.build(dataset["audio"])
     return cache.cached_processor(processor)
 
 
@@ -117,7 +113,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     if not data.eval and recipe.training.eval_strategy != "no":
         logger.warning("`eval` names no data: nothing is evaluated while training.")
         recipe.training.eval_strategy = IntervalStrategy.NO
-    train = load_sources(data.train, data, processor, data.streaming, recipe.training.seed)
+    train = load_sources(data.train, data, processor, data.streaming)
     if train is None:
         raise ValueError("`train` must name at least one source of training data, got none.")
     bank = PromptBank.load(*data.prompts)
