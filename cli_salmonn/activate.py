@@ -9,11 +9,14 @@ from cli_salmonn.train import add_recipe, find_file
 
 EXAMPLES = """\
 examples:
-  salmonn activate activate --override model=./base adapter=runs/instruct/adapter 'train=["clips.json"]'
-  salmonn activate activate --only-answers --override model=./base adapter=runs/instruct/adapter 'train=["clips.json"]'
+  salmonn activate activate --model ./base --adapter runs/instruct/adapter --train clips.jsonl --output_dir runs/activate
+  salmonn activate activate --model ./base --adapter runs/instruct/adapter --train clips.jsonl --only-answers
 
 The answers are written to answers.jsonl in the output folder before anything is trained. Read them, edit them, take
 lines out; with the file there, the same command tunes on what it holds.
+
+RECIPE is a YAML file or one of activate and nano/activate. Every field of it is an option, see
+`salmonn activate activate --help`.
 """
 
 
@@ -21,11 +24,12 @@ def add_parser(commands) -> None:
     parser = add_command(commands, "activate", "cure task over-fitting", _run, EXAMPLES)
     add_recipe(parser)
     parser.add_argument("--only-answers", action="store_true", help="write the answers and stop")
+    parser.set_defaults(extra="train")
 
 
 def _run(options: argparse.Namespace) -> None:
     from training_salmonn.activation import activate
     from training_salmonn.recipes import load_recipe
 
-    recipe = load_recipe(find_file(options.recipe), options.override)
+    recipe = load_recipe(find_file(options.recipe), **options.fields)
     print(f"wrote {activate(recipe, options.resume, options.only_answers)}")

@@ -5,24 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.audio_utils import load_audio
 
-# Importing these tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
-import processing_salmonn  # noqa: F401
+from conversion_salmonn.loading import load_with_adapter
 
 
-def load(model: str | Path, device: str | None = None, dtype: str | None = None):
+def load(model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None):
     """
-    The model in the folder (or of the Hub id) `model`, ready to answer on `device`, and its processor.
+    The model in the folder (or of the Hub id) `model`, ready to answer on `device`, and its processor, see
+    [`load_with_adapter`].
 
     A CPU computes in float32 unless `dtype` is given: float16 is slow there.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("float32" if device == "cpu" else "auto")
-    loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype).to(device).eval()
-    return loaded, AutoProcessor.from_pretrained(model)
+    loaded, processor = load_with_adapter(model, adapter, dtype)
+    return loaded.to(device), processor
 
 
 def read_clip(path: str | Path, sampling_rate: int = 16000) -> np.ndarray:
@@ -64,6 +62,7 @@ def ask(
     audio: str | Path,
     question: str | None = None,
     *,
+    adapter: str | Path | None = None,
     device: str | None = None,
     dtype: str | None = None,
     **generation,
@@ -72,10 +71,10 @@ def ask(
     What `model` answers to `question` about the file `audio`; without a question, a transcription.
 
     `generation` are arguments of `generate`; those that are `None` are left to the model.
-    Raises `ValueError` if the file does not exist or is no audio.
+    Raises `ValueError` if the file does not exist or is no audio, and if model and adapter do not go together.
     """
     clip = read_clip(audio)
-    loaded, processor = load(model, device, dtype)
+    loaded, processor = load(model, device, dtype, adapter)
     inputs = prepare(processor, clip, question).to(loaded.device)
     generation = {name: value for name, value in generation.items() if value is not None}
     return decode(processor, inputs, loaded.generate(**inputs, **generation))

@@ -24,6 +24,7 @@ from data_salmonn.audio import read_audio
 from data_salmonn.files import whole_file
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from nano_salmonn.whisper_teacher import WhisperTeacher
+from training_salmonn.processes import make_once
 
 
 # Where clips that are croppable stand among those for a length, and how much of a joined crop its first part is.
@@ -34,6 +35,8 @@ SHARE_OF_FIRST = (0.3, 0.7)
 @dataclass
 class CropArguments:
     """Which crops are taken of clips, and how they are altered. Sizes of 0 and probabilities of 0 turn things off."""
+
+    _argument_group_name = "crops"
 
     presentations: int = field(default=64_000, metadata={"help": "Crops in an epoch."})
     crop_frames: list[int] = field(
@@ -80,8 +83,9 @@ class FbankFile(Sequence[np.ndarray]):
     """
     The filter banks of clips, each float16 of shape `(frames, num_mel_bins)`, in a file that is not read as a whole.
 
-    The file in `folder` is named after the clips and the extractor's settings: it is made where it is missing, and
-    others stay beside it. 14 000 clips of 3.5 s need 1.3 GB of disk, and of memory only what the system can spare.
+    The file in `folder` is named after the clips and the extractor's settings: it is made where it is missing, by one
+    of several processes, and others stay beside it. 14 000 clips of 3.5 s need 1.3 GB of disk, and of memory only what
+    the system can spare.
 
     Raises `ValueError` on a clip that is shorter than a frame, or that cannot be read.
     """
@@ -93,8 +97,7 @@ class FbankFile(Sequence[np.ndarray]):
         contents = [[row["path"], samples] for row, samples in zip(rows, num_samples)]
         digest = hashlib.sha256(json.dumps([extractor.to_dict(), contents]).encode()).hexdigest()
         file = Path(folder, f"fbanks-{digest[:16]}.npy")
-        if not file.is_file():
-            self._write(file, rows, extractor)
+        make_once(file, lambda: self._write(file, rows, extractor))
         self.frames = np.load(file, mmap_mode="r").view(np.ndarray)
 
     def _write(self, file: Path, rows: Sequence[dict], extractor: BeatsFeatureExtractor) -> None:

@@ -25,6 +25,7 @@ from data_salmonn.audio import SAMPLING_RATE, read_audio
 from data_salmonn.files import whole_file
 from modeling_salmonn import SalmonnSpeechEncoder
 from nano_salmonn.wheel_parts import read_part
+from training_salmonn.processes import make_once
 
 
 # Whisper gives a state for 20 ms. The means of two are kept, for four frames of a filter bank.
@@ -35,6 +36,8 @@ STATES_FOR_STATISTICS = 40_000
 @dataclass
 class TeacherArguments:
     """Which layer of which Whisper is learnt, and how much that counts."""
+
+    _argument_group_name = "teacher"
 
     teacher: str | None = field(
         default=None,
@@ -94,8 +97,7 @@ class WhisperTeacher:
         contents = [config.to_dict(), arguments.teacher, arguments.teacher_layer, [row["path"] for row in rows]]
         digest = hashlib.sha256(json.dumps([contents, num_frames.tolist()], default=str).encode()).hexdigest()
         file = Path(folder, f"teacher-{digest[:16]}.npy")
-        if not file.is_file():
-            self._write(file, rows, _first_layers(part, arguments.teacher_layer))
+        make_once(file, lambda: self._write(file, rows, _first_layers(part, arguments.teacher_layer)))
         self.states = np.load(file, mmap_mode="r").view(np.ndarray)  # (states, d_model), float16
         self.mean, self.projection = _whitening(self.states, arguments.teacher_components)
 

@@ -105,12 +105,6 @@ def save_clips(folder: Path, task: str = "asr", texts: list[str] | None = None) 
     return manifest
 
 
-def overrides(**values) -> list[str]:
-    return [
-        f"{name}={json.dumps(value if not isinstance(value, Path) else str(value))}" for name, value in values.items()
-    ]
-
-
 # What makes seconds of a shipped recipe: steps and sizes. What it trains, on what and how, stays as it is shipped.
 SHRUNK = {
     "model_dtype": "float32",
@@ -145,11 +139,12 @@ SHRUNK_TASKS = {
 }
 
 
-def shrink(name: str, **fields) -> list[str]:
-    """Overrides that make seconds of the shipped recipe `name`, and then set `fields`."""
-    return overrides(**SHRUNK | SHRUNK_TASKS.get(name, {}) | fields)
+def shrink(name: str | Path, **fields) -> dict:
+    """Fields that make seconds of the shipped recipe `name`, and then `fields`."""
+    fields = SHRUNK | SHRUNK_TASKS.get(name, {}) | fields
+    return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
 
 
-def load_shrunk(name: str, **fields) -> Recipe:
+def load_shrunk(name: str | Path, **fields) -> Recipe:
     """The shipped recipe `name`, made small, with `fields`."""
-    return load_recipe(name, shrink(name, **fields))
+    return load_recipe(name, **shrink(name, **fields))

@@ -24,9 +24,8 @@ from torch import nn
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# Importing these tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
-import processing_salmonn  # noqa: F401
+# Importing it tells Transformers' Auto classes about SALMONN.
+from conversion_salmonn.loading import load_with_adapter
 from training_salmonn.frozen_encoders import find_salmonn
 from training_salmonn.recipes import StageArguments
 
@@ -159,10 +158,11 @@ def keep_frozen_in_eval(model: nn.Module, trained_modules: list[nn.Module]) -> N
 
 
 def load_for_inference(model: str, adapter: str | None = None, dtype: str = "auto"):
-    """A model with its adapter, which may come with it, and its processor. Raises `ValueError` if it has none."""
-    loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype)
-    if adapter is not None and not loaded._hf_peft_config_loaded:
-        loaded.load_adapter(adapter)
+    """
+    A model with its adapter, which may come with it, and its processor, see [`load_with_adapter`]. Raises `ValueError` if
+    it has none.
+    """
+    loaded, processor = load_with_adapter(model, adapter, dtype)
     if not loaded._hf_peft_config_loaded:
         raise ValueError(f"`model` must have an adapter, or `adapter` must name one, got {model} and None.")
-    return loaded.eval(), AutoProcessor.from_pretrained(model)
+    return loaded, processor

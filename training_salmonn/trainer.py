@@ -57,7 +57,7 @@ class SalmonnTrainer(Trainer):
     `Trainer` for a SALMONN with an adapter, whose arguments are all accepted.
 
     `args` may be plain `TrainingArguments`; with those of a recipe, evaluation can generate answers. Evaluation makes
-    its batches with `eval_collator` where one is given.
+    its batches with `eval_collator` where one is given. The `processor`, if given, is saved beside the adapter.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class SalmonnTrainer(Trainer):
         train_dataset=None,
         eval_dataset=None,
         eval_collator=None,
+        processor=None,
         **kwargs,
     ):
         super().__init__(
@@ -78,6 +79,7 @@ class SalmonnTrainer(Trainer):
             eval_dataset=with_ids(eval_dataset),
             **kwargs,
         )
+        self.processor = processor
         self._trained_modules = find_trained_modules(self.model)
         self.eval_collator = None if eval_collator is None else IdentifiedCollator(eval_collator)
         # sharded weights cannot be read any more when the adapter is saved
@@ -207,10 +209,15 @@ class SalmonnTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
     def save_adapter(self, name: str = "adapter") -> Path:
-        """Saves the trained part to a folder of that name in `output_dir`, which appears whole or not at all."""
+        """
+        Saves the trained part, and the processor, to a folder of that name in `output_dir`, which appears whole or not at
+        all: with its base model where it was, `from_pretrained` of the model and of the processor take that folder.
+        """
         folder = Path(self.args.output_dir)
         self.save_model(str(folder / UNFINISHED / name), _internal_call=True)
         if self.args.should_save:
+            if self.processor is not None:
+                self.processor.save_pretrained(folder / UNFINISHED / name)
             publish(folder / UNFINISHED / name, folder / name)
         self.accelerator.wait_for_everyone()
         return folder / name
@@ -280,6 +287,8 @@ class AnswerMetrics:
     """`compute_metrics` for answers: word error rate over the whole set (jiwer) and share of exact answers."""
 
     def __init__(self, tokenizer):
+        import jiwer  # noqa: F401  # so that it is not missing after the first thousand steps
+
         self.tokenizer = tokenizer
 
     def __call__(self, prediction) -> dict[str, float]:
