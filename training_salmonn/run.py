@@ -116,7 +116,7 @@ def load_sources(sources: list, data: DataArguments, processor, seed: int, strea
             **options,
         )
         parts.append(MixturePart(dataset, weight, caps))
-    return mix(parts) if parts else None
+    return mix(parts, seed=seed) if parts else None
 
 
 def cache_features(recipe: Recipe, model, processor, dataset):
