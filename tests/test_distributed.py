@@ -48,7 +48,9 @@ def launch(processes: int, folder: Path, *launcher: str, resume: bool = False, *
         "--standalone",
     ]
     command = [sys.executable, *(torchrun if processes > 1 else []), *launcher]
-    command += ["train", "pretrain", *(["--resume"] if resume else []), "--override", *shrink("pretrain", **fields)]
+    recipe = folder / "pretrain.yaml"
+    recipe.write_text(json.dumps({"extends": "pretrain", **shrink("pretrain", **fields)}))  # JSON is YAML
+    command += ["train", str(recipe), *(["--resume"] if resume else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
