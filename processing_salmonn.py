@@ -181,6 +181,7 @@ class SalmonnProcessor(ProcessorMixin):
             num_fbank_bins=0 if beats_config is None else beats_config.num_mel_bins,
             chunk_length=speech_config.max_source_positions // 50,
             fixed_length=config.fixed_length,
+            max_audio_seconds=config.max_audio_seconds,
         )
         return cls(
             feature_extractor,
