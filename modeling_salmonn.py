@@ -514,15 +514,16 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
     ) -> torch.BoolTensor:
         """
-        Where audio goes in the prompt, `(batch_size, sequence_length)`: by id, or by embedding without ids. A row that
-        pads embeddings can be equal to the placeholder's, so what `attention_mask` leaves out is none.
+        Where audio goes in the prompt, `(batch_size, sequence_length)`: by id, or by embedding without ids. If that is
+        zero, as rows that pad embeddings are, what `attention_mask` leaves out is no placeholder.
         """
         if input_ids is not None and input_ids.numel() > 0:
             return input_ids == self.config.audio_token_id
         audio_token = torch.full((), self.config.audio_token_id, dtype=torch.long, device=inputs_embeds.device)
-        mask = (inputs_embeds == self.get_input_embeddings()(audio_token)).all(-1)
+        placeholder = self.get_input_embeddings()(audio_token)
+        mask = (inputs_embeds == placeholder).all(-1)
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            mask = mask & (attention_mask[:, -mask.shape[1] :] != 0)
+            mask = mask & (placeholder.any() | (attention_mask[:, -mask.shape[1] :] != 0))
         return mask
 
     def get_placeholder_mask(

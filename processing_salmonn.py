@@ -216,6 +216,9 @@ class SalmonnProcessor(ProcessorMixin):
             text, audio = None, text
         if output_labels and text is None:
             raise ValueError("`output_labels=True` needs `text` with answers, got none.")
+        if text is None:
+            # to be transcribed: long clips piece by piece
+            kwargs = {"cut_at_silence": True, **kwargs}
         if not output_labels:
             return super().__call__(text=text, audio=audio, **kwargs)
 
