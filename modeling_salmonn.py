@@ -271,10 +271,9 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         if beats_states is not None:
             stream = torch.cat([stream, self._fit_beats(beats_states, is_real, stream)], dim=-1)
         # CODEPATH: Seg-QF (2309.13963, section 2.3) tells the connector which part of a long clip it reads
-        if self.config.segment_position_embeddings and segment_ids is not None:
-            stream = stream + self._segment_positions(segment_ids, stream)
-        elif self.config.segment_position_embeddings:
-            stream = stream + self._segment_positions(torch.zeros_like(stream[:, 0, 0]), stream)
+        if self.config.segment_position_embeddings:
+            places = torch.zeros_like(is_real[:, 0], dtype=torch.long) if segment_ids is None else segment_ids
+            stream = stream + self._segment_positions(places, stream)
         if lengths is not None:
             stream = stream * self._length_mask(lengths, stream.shape[1])[..., None].to(stream.device)
         return speech_output, stream, lengths
@@ -630,9 +629,15 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
         self._tied_weights_keys = {"lm_head.weight": f"{embeddings}.weight"}
         self.post_init()
 
-    def get_audio_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
-        """See [`SalmonnModel.get_audio_features`]."""
-        return self.model.get_audio_features(*args, **kwargs)
+    @auto_docstring(custom_intro="Encodes clips to embeddings for the LLM.", custom_args=AUDIO_ARGS)
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        return self.model.get_audio_features(input_features, input_features_mask, segment_ids, **kwargs)
 
     @can_return_tuple
     @auto_docstring(custom_args=AUDIO_ARGS + AUDIO_EMBEDS_ARGS)

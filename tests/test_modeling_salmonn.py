@@ -444,6 +444,7 @@ def test_bad_inputs_are_refused():
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = dict(ask(processor, CONVERSATIONS[1]))
     features, mask = inputs["input_features"], inputs["input_features_mask"]
+    del inputs["segment_ids"]
     for changes, message in (
         ({"input_features": features[:1], "input_features_mask": mask[:1]}, "176 placeholders for 88 audio tokens"),
         ({"input_features": features[[0, 1, 1]], "input_features_mask": mask[[0, 1, 1]]}, "176 placeholders for 264"),
