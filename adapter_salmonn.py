@@ -367,6 +367,7 @@ class SalmonnAdapterMixin:
         try:
             if is_trainable:
                 self.train_adapter(adapter_name)
+            self._bring_back_offloaded(config, adapter_name)
             load_adapter_weights(self, peft_model_id, adapter_name, base_check, tensors=adapter_state_dict, **hub)
         except Exception:
             self.delete_adapter(adapter_name)
@@ -378,6 +379,18 @@ class SalmonnAdapterMixin:
             self.eval()
         # nothing is missing, left over or of another size: that would have been an error
         return LoadStateDictInfo(**{field.name: set() for field in fields(LoadStateDictInfo)})
+
+    def _bring_back_offloaded(self, config, adapter_name: str):
+        """PEFT puts LoRA where the weights are that it adapts; from where these are offloaded it would not come back."""
+        devices = [device for device in getattr(self, "hf_device_map", {}).values() if device not in ("cpu", "disk")]
+        for name, parameter in list(self.named_parameters()):
+            if not parameter.is_meta or adapter_name not in name.split(".") or find_base_name(self, name) is not None:
+                continue
+            if getattr(config, "use_dora", False):
+                raise ValueError("DoRA reads the weights that it adapts, of which some are offloaded: merge it first.")
+            weight = torch.empty_like(parameter, device=devices[0] if devices else "cpu")
+            owner, _, last = name.rpartition(".")
+            setattr(self.get_submodule(owner), last, nn.Parameter(weight, requires_grad=False))
 
     def train_adapter(self, adapter_name: str | None = None):
         """
@@ -553,8 +566,11 @@ class SalmonnAdapterMixin:
         has_adapter = self._hf_peft_config_loaded
         if adapter_only and not has_adapter:
             raise ValueError("`adapter_only=True` needs a model with an adapter, got one without.")
-        if has_adapter and not adapter_only and getattr(self, "hf_quantizer", None) is not None:
-            raise ValueError("A quantized model with an adapter is saved with `adapter_only=True`, beside nothing.")
+        if has_adapter and not adapter_only:
+            if getattr(self, "hf_quantizer", None) is not None or any(p.is_meta for p in self.parameters()):
+                raise ValueError(
+                    "Of a quantized or offloaded model the adapter can be saved: use `adapter_only=True`."
+                )
         if not has_adapter and os.path.exists(os.path.join(save_directory, "adapter_config.json")):
             raise ValueError(
                 f"`save_directory` {save_directory} holds an adapter, which would be loaded with the model."
