@@ -189,6 +189,12 @@ def load_adapter_weights(model, folder, adapter_name=None, base_check: str = "er
     adapter_name = adapter_name or model._find_active_adapter()
     tensors, recorded = (tensors, {}) if tensors is not None else read_adapter(folder, **hub_arguments)
     expected = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    # a model without the head has no prefix that one with it has
+    prefix = f"{model.base_model_prefix}."
+    tensors = {
+        next((new for new in (name, name.removeprefix(prefix), prefix + name) if new in expected), name): tensor
+        for name, tensor in tensors.items()
+    }
     # PEFT saves an LLM's embeddings along with LoRA on them
     different = set(expected) - set(tensors) | set(tensors) - set(expected) - set(model.state_dict())
     if different:
@@ -365,6 +371,7 @@ class SalmonnAdapterMixin:
         previous = self.active_adapters() if self._hf_peft_config_loaded else []
         self._inject_adapter(config, adapter_name)
         try:
+            self.set_adapter(adapter_name)
             if is_trainable:
                 self.train_adapter(adapter_name)
             self._bring_back_offloaded(config, adapter_name)
@@ -374,7 +381,6 @@ class SalmonnAdapterMixin:
             if previous:
                 self.set_adapter(previous)
             raise
-        self.set_adapter(adapter_name)
         if not is_trainable:
             self.eval()
         # nothing is missing, left over or of another size: that would have been an error
