@@ -46,13 +46,13 @@ from transformers.utils.output_capturing import capture_outputs
 
 
 try:
-    from .adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
+    from .adapter_salmonn import SalmonnAdapterMixin
     from .configuration_salmonn import SalmonnConfig, count_windows
     from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from .generation_salmonn import SalmonnGenerationMixin
     from .modeling_beats import BeatsModel
 except ImportError:
-    from adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
+    from adapter_salmonn import SalmonnAdapterMixin
     from configuration_salmonn import SalmonnConfig, count_windows
     from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from generation_salmonn import SalmonnGenerationMixin
@@ -176,12 +176,11 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _keys_to_ignore_on_load_unexpected = [r"\.base_fingerprint$"]  # a record that checkpoints once held
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, FingerprintedModule):
-            init.zeros_(module.base_fingerprint)
         if isinstance(module, SalmonnQFormerConnector):
             init.normal_(module.query_tokens, mean=0.0, std=self.config.initializer_range)
 
@@ -202,7 +201,7 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
             "AutoModelForMultimodalLM": "modeling_salmonn.SalmonnForConditionalGeneration",
             "AutoModelForSpeechSeq2Seq": "modeling_salmonn.SalmonnForConditionalGeneration",
         }
-        super().save_pretrained(save_directory, *args, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
 
 def _is_trained(module: nn.Module) -> bool:
@@ -219,7 +218,7 @@ def _concatenate(outputs: list[tuple[torch.Tensor] | None]) -> tuple[torch.Tenso
     The SALMONN model: speech encoder, BEATs, connector and LLM, without a language modeling head.
     """
 )
-class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
+class SalmonnModel(SalmonnPreTrainedModel):
     def __init__(self, config: SalmonnConfig):
         super().__init__(config)
         self.speech_encoder = SalmonnSpeechEncoder(config.speech_config)
@@ -229,8 +228,7 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         self.beats_layer_norm = None if self.beats is None else nn.LayerNorm(config.beats_config.hidden_size)
         # one dtype for the whole model, whatever the LLM's own configuration says of its files
         self.language_model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
-        self.connector = CONNECTORS[config.connector_type](config, len(self._base_parameters()))
-        self._register_fingerprint_hooks()
+        self.connector = CONNECTORS[config.connector_type](config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
