@@ -51,6 +51,7 @@ EXTRAS = {
         "pycocoevalcap>=1.2",  # METEOR and CIDEr, with their Java parts
         "rouge-score>=0.1.2",
         "sacrebleu[ja]>=2.4",
+        "whisper-normalizer>=0.1",  # Whisper's table of English spellings
     ],
     # Made music; the library of FluidSynth itself is a package of the system.
     "music": ["pyfluidsynth>=1.3"],

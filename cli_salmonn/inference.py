@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """One question to a model about one clip."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import torch
 from transformers.audio_utils import load_audio
 
 from conversion_salmonn.loading import load_with_adapter
+from data_salmonn.audio import read_audio
+from data_salmonn.chats import check_single_answer
+from data_salmonn.manifests import read_manifest
+from data_salmonn.prompts import PromptBank
 
 
 def load(model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None):
@@ -35,6 +40,36 @@ def read_clip(path: str | Path, sampling_rate: int = 16000) -> np.ndarray:
         return load_audio(str(path), sampling_rate=sampling_rate)
     except Exception as error:  # each decoder has errors of its own
         raise ValueError(f"`audio` {path} is no audio file that can be read ({error})") from error
+
+
+def ask_all(
+    model: str | Path,
+    manifest: str | Path,
+    question: str | None = None,
+    *,
+    adapter=None,
+    device=None,
+    dtype=None,
+    **generation,
+) -> Iterator[dict]:
+    """
+    What `model` answers to each row of a manifest (see `docs/data.md`), as `{"id", "question", "answer"}`: to `question`,
+    or else to what the row or its task asks, and without either with a transcription. Otherwise as [`ask`].
+
+    Raises a `ManifestError` with all bad rows before the model is loaded.
+    """
+    rows = read_manifest(manifest, task="asr", needs_text=False)
+    for row in rows:
+        check_single_answer({"id": row.id, "messages": row.messages})
+    bank = PromptBank.load()
+    loaded, processor = load(model, device, dtype, adapter)
+    generation = {name: value for name, value in generation.items() if value is not None}
+    for row in rows:
+        own = row.question if row.task == "asr" else bank.test_prompt(row.task, row.question)
+        asked = question or own
+        inputs = prepare(processor, read_audio(list(row.paths)), asked).to(loaded.device)
+        answer = decode(processor, inputs, loaded.generate(**inputs, **generation))
+        yield {"id": row.id, "question": asked, "answer": answer}
 
 
 def prepare(processor, audio, question: str | None):

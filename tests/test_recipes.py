@@ -200,7 +200,7 @@ def trained(tmp_path_factory):
     return run
 
 
-FEW_STEPS = {"max_steps": 8, "eval_steps": 8, "logging_steps": 1, "disable_tqdm": True}
+FEW_STEPS = {"per_device_train_batch_size": 8, "max_steps": 8, "eval_steps": 8, "logging_steps": 1, "disable_tqdm": True}
 
 
 def find_error_rates(adapter) -> list[float]:
