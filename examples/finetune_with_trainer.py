@@ -10,6 +10,7 @@ has an adapter goes on with it, one that has none gets a new one. OUT becomes an
 
 import csv
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,12 +44,13 @@ def finetune(model_id: str, csv_file: str, output: str, **settings):
         model.train_adapter()  # the one that it came with: loaded frozen, now trained in float32
     else:
         model.add_adapter(model.lora_config())
+    model.save_pretrained = partial(model.save_pretrained, adapter_only=True)  # in Trainer's checkpoints too
     defaults = {"learning_rate": 3e-5, "num_train_epochs": 3, "per_device_train_batch_size": 8, "logging_steps": 10}
     arguments = TrainingArguments(output, remove_unused_columns=False, **{**defaults, **settings})
     collator = CollateQuestions(processor, Path(csv_file).parent)
     trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collator)
     trainer.train()
-    model.save_pretrained(output, adapter_only=True)
+    trainer.save_model(output)
     return trainer
 
 
