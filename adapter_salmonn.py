@@ -40,9 +40,11 @@ logger = logging.get_logger(__name__)
 TRAINED_MODULES = ("connector", "speech_layer_norm", "beats_layer_norm")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_WEIGHTS = "base_weights"  # in the metadata of that file: JSON, {name of a base parameter: a few of its values}
+PEFT_PREFIX = "base_model.model."  # of every name in that file
 NUM_SAMPLES = 16
 # What is to be left out when the LLM is quantized.
 UNQUANTIZED_MODULES = ("model.speech_encoder", "model.beats", "model.connector", "lm_head")
+UPLOAD_ARGUMENTS = ("commit_message", "commit_description", "create_pr", "private", "revision")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
@@ -161,7 +163,7 @@ def check_base_weights(model: nn.Module, recorded: dict[str, list[float]], base_
 
 
 def read_adapter(folder, **hub_arguments) -> tuple[dict[str, torch.Tensor], dict[str, list[float]] | torch.Tensor]:
-    """Tensors of a saved adapter, by their names in the model that it is for, and what it says of its base weights."""
+    """Tensors of a saved adapter, and what it says of its base weights: `{name: values}`, or rows in an old file."""
     from peft.utils import load_peft_weights
 
     file = cached_file(folder, ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False, **hub_arguments)
@@ -174,7 +176,7 @@ def read_adapter(folder, **hub_arguments) -> tuple[dict[str, torch.Tensor], dict
     # before it was metadata, the record was a tensor with a row for each base parameter, in the order of the model
     for name in [name for name in tensors if name.endswith("base_fingerprint")]:
         recorded = tensors.pop(name).float()
-    return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}, recorded
+    return tensors, recorded
 
 
 def load_adapter_weights(model, folder, adapter_name=None, base_check: str = "error", tensors=None, **hub_arguments):
@@ -189,8 +191,8 @@ def load_adapter_weights(model, folder, adapter_name=None, base_check: str = "er
     adapter_name = adapter_name or model._find_active_adapter()
     tensors, recorded = (tensors, {}) if tensors is not None else read_adapter(folder, **hub_arguments)
     expected = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    # a model without the head has no prefix that one with it has
-    prefix = f"{model.base_model_prefix}."
+    # a model without the head lacks a prefix that one with it has
+    prefix, tensors = f"{model.base_model_prefix}.", {k.removeprefix(PEFT_PREFIX): v for k, v in tensors.items()}
     tensors = {
         next((new for new in (name, name.removeprefix(prefix), prefix + name) if new in expected), name): tensor
         for name, tensor in tensors.items()
@@ -320,6 +322,8 @@ class SalmonnAdapterMixin:
             inject_adapter_in_model(config, self, adapter_name)
         except Exception:
             configs.pop(adapter_name, None)
+            if not configs:
+                self._unload_adapters()
             raise
         self._hf_peft_config_loaded = True
 
@@ -572,6 +576,10 @@ class SalmonnAdapterMixin:
         has_adapter = self._hf_peft_config_loaded
         if adapter_only and not has_adapter:
             raise ValueError("`adapter_only=True` needs a model with an adapter, got one without.")
+        if not has_adapter and self._adapter_modules():
+            raise ValueError(
+                "The model is in a `PeftModel`: save that one, or take the model out with `unload()` first."
+            )
         if has_adapter and not adapter_only:
             if getattr(self, "hf_quantizer", None) is not None or any(p.is_meta for p in self.parameters()):
                 raise ValueError(
@@ -582,7 +590,7 @@ class SalmonnAdapterMixin:
                 f"`save_directory` {save_directory} holds an adapter, which would be loaded with the model."
             )
         os.makedirs(save_directory, exist_ok=True)
-        hub = {key: kwargs.pop(key) for key in ("commit_message", "create_pr", "private", "revision") if key in kwargs}
+        hub = {key: kwargs.pop(key) for key in UPLOAD_ARGUMENTS if key in kwargs}
         before = self._get_files_timestamps(save_directory)
         if push_to_hub and is_main_process:
             api = HfApi(token=kwargs.get("token"))
@@ -620,7 +628,7 @@ class SalmonnAdapterMixin:
 
         adapter_name = self._find_active_adapter()
         tensors = get_peft_model_state_dict(self, state_dict, adapter_name, save_embedding_layers=False)
-        tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+        tensors = {f"{PEFT_PREFIX}{name}": tensor.contiguous() for name, tensor in tensors.items()}
         samples = {name: sample_weights(tensor) for name, tensor in find_base_weights(self, state_dict).items()}
         recorded = {
             name: [float(f"{value:.5g}") for value in values.tolist()]
