@@ -370,6 +370,11 @@ class SalmonnProcessor(ProcessorMixin):
         clip = np.zeros(1, dtype=np.float32)  # not looked at: the prompt is rendered only
         return self.tokenizer(self.apply_transcription_request(clip, tokenize=False)[0]).input_ids
 
+    def transcription_separator_ids(self) -> list[int]:
+        """Ids between two transcripts, for `SalmonnConfig.transcription_separator_ids`: a space, if decoding adds none."""
+        word, space = (self.tokenizer(text, add_special_tokens=False).input_ids for text in ("a", " "))
+        return [] if self.tokenizer.decode(word + word) == "a a" else space
+
 
 @contextmanager
 def _errors_of_loading():

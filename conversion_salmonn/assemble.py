@@ -122,6 +122,7 @@ def assemble(
         # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
         processor = SalmonnProcessor.from_model_config(config, language.tokenizer, chat_template=chat_template)
         config.transcription_prompt_ids = processor.transcription_prompt_ids()
+        config.transcription_separator_ids = processor.transcription_separator_ids()
         state = cast(named_parts(speech, language, beats_part), dtype)
         model = build_model(config, state, "the parts", new=NEW, seed=seed)
         if dtype is not None:
