@@ -23,7 +23,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoProcessor
 from transformers.audio_utils import AudioInput, make_audio_chat_template_content, make_list_of_audio_chat_template
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import AudioKwargs, MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase, TextInput
 from transformers.utils import auto_docstring
 
@@ -118,8 +118,19 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     return tokenizer
 
 
+class SalmonnAudioKwargs(AudioKwargs, total=False):
+    """
+    cut_at_silence (`bool`, *optional*):
+        Whether long clips are cut where they are quiet, see [`SalmonnFeatureExtractor`].
+    """
+
+    cut_at_silence: bool
+
+
 class SalmonnProcessorKwargs(ProcessingKwargs, total=False):
-    """Arguments of [`SalmonnProcessor`]; a class of its own because of `_defaults`, below."""
+    """Arguments of [`SalmonnProcessor`]."""
+
+    audio_kwargs: SalmonnAudioKwargs
 
 
 @auto_docstring(
