@@ -111,7 +111,7 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
         Mean cross entropy of the next token over all labels that are not -100.
     logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
-        Scores of the next token, the lowest there is for the audio placeholder.
+        Scores of the next token, -1e4 for the audio placeholder, which is an input only.
     past_key_values (`Cache`, *optional*, returned when `use_cache=True` is passed or when `config.use_cache=True`):
         Keys and values of the LLM, to speed up generation.
     audio_hidden_states (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
@@ -342,8 +342,8 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
     def _segment_positions(segment_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """Sinusoid of the segment's place in its clip: `(segments, 1, encoder_width)`."""
         index = segment_ids.to(hidden_states.device, torch.float32)
-        frequencies = torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)  # as in Whisper
-        angles = index[:, None] * frequencies
+        # frequencies of 1 to 1/10,000, as in Whisper
+        angles = index[:, None] * torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, None].to(hidden_states.dtype)
 
     @can_return_tuple
@@ -374,9 +374,9 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             )
         self._check_features(input_features, input_features_mask, segment_ids)
         at_once = self.config.max_segments_at_once
-        if torch.compiler.is_compiling() or len(input_features) <= at_once:
-            return self._connect(*self._encode(input_features, input_features_mask, segment_ids, **kwargs))
         inputs = (input_features, input_features_mask, segment_ids)
+        if torch.compiler.is_compiling() or len(input_features) <= at_once:
+            return self._connect(*self._encode(*inputs, **kwargs))
         parts = [
             self._connect(
                 *self._encode(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
@@ -568,15 +568,13 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        # a decoding step has nothing but a new token: looking for placeholders would make each wait for the device
-        is_decoding = audio_embeds is None and past_key_values is not None and inputs_embeds.shape[1] == 1
-        if not is_decoding:
+        # not in a decoding step, which has nothing but a new token: each would wait for the device
+        if audio_embeds is not None or past_key_values is None or inputs_embeds.shape[1] > 1:
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
-            if audio_embeds.shape[-1] != inputs_embeds.shape[-1]:
-                raise ValueError(
-                    f"`audio_embeds` must have the LLM's width of {inputs_embeds.shape[-1]}, got {audio_embeds.shape[-1]}."
-                )
+            width = inputs_embeds.shape[-1]
+            if audio_embeds.shape[-1] != width:
+                raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
             audio_embeds = audio_embeds.to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask, audio_embeds)
 
