@@ -38,7 +38,6 @@ from transformers.utils import (
     TransformersKwargs,
     auto_docstring,
     can_return_tuple,
-    logging,
     torch_compilable_check,
 )
 from transformers.utils.generic import merge_with_config_defaults
@@ -58,8 +57,6 @@ except ImportError:
     from generation_salmonn import SalmonnGenerationMixin
     from modeling_beats import BeatsModel
 
-
-logger = logging.get_logger(__name__)
 
 # The placeholder is an input only. So low a score has no probability in any dtype and at any temperature, and yet its
 # logarithm is finite, as label smoothing needs it.
