@@ -89,6 +89,7 @@ class SalmonnGenerationMixin(GenerationMixin):
             )
 
         if input_features is not None:
+            self.model._check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)
             kwargs |= {"input_features": input_features, "input_features_mask": input_features_mask}
             kwargs["segment_ids"] = segment_ids
