@@ -113,9 +113,15 @@ class SalmonnGenerationMixin(GenerationMixin):
         if input_features is not None:
             self.model._check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)
-            kwargs |= {"input_features": input_features, "input_features_mask": input_features_mask}
-            kwargs["segment_ids"] = segment_ids
-        elif audio_embeds is not None:
+            audio = {"input_features": input_features, "input_features_mask": input_features_mask}
+            audio["segment_ids"] = segment_ids
+            assistant = kwargs.get("assistant_model")
+            # encoded ahead where a prompt is read in chunks, or by an assistant that takes text only
+            if kwargs.get("prefill_chunk_size") or not (assistant is None or hasattr(assistant, "get_audio_features")):
+                audio_embeds = self.get_audio_features(**audio, return_dict=True).pooler_output
+            else:
+                kwargs |= audio
+        if audio_embeds is not None:
             kwargs["mm_encoder_outputs"] = {"audio": BaseModelOutputWithPooling(pooler_output=audio_embeds)}
         self._warn_about_long_prompts(inputs if inputs is not None else kwargs.get("inputs_embeds"))
         with self._scale_lora(lora_scale):
