@@ -138,10 +138,11 @@ def test_batches_are_padded_on_the_left(processor):
 
 def test_outputs_are_the_models_inputs(processor):
     assert set(ask(processor, question(noise(1)))) == set(processor.model_input_names)
-    assert set(processor(audio=noise(1))) == {"input_features", "input_features_mask"}
+    assert set(processor(audio=noise(1))) == {"input_features", "input_features_mask", "segment_ids"}
     assert set(processor(noise(1), sampling_rate=16000, return_tensors="pt")) == {
         "input_features",
         "input_features_mask",
+        "segment_ids",
     }
 
 

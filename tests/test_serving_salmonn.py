@@ -106,8 +106,11 @@ def test_transcription(client, folder, seconds):
     transcript = client.audio.transcriptions.create(model=folder, file=wav(seconds))
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
     processor = tiny_processor(model.config)
-    inputs = processor.apply_transcription_request(noise(seconds))
-    output = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+    if seconds > 30:  # piece by piece
+        output = model.transcribe(**processor(noise(seconds)))[0]
+    else:
+        inputs = processor.apply_transcription_request(noise(seconds))
+        output = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
     assert transcript.text == processor.decode(output, skip_special_tokens=True)
 
 
