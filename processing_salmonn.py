@@ -181,6 +181,7 @@ class SalmonnProcessor(ProcessorMixin):
             num_fbank_bins=0 if beats_config is None else beats_config.num_mel_bins,
             chunk_length=speech_config.max_source_positions // 50,
             fixed_length=config.fixed_length,
+            max_audio_seconds=config.max_audio_seconds,
         )
         return cls(
             feature_extractor,
@@ -215,6 +216,9 @@ class SalmonnProcessor(ProcessorMixin):
             text, audio = None, text
         if output_labels and text is None:
             raise ValueError("`output_labels=True` needs `text` with answers, got none.")
+        if text is None:
+            # to be transcribed: long clips piece by piece
+            kwargs = {"cut_at_silence": True, **kwargs}
         if not output_labels:
             return super().__call__(text=text, audio=audio, **kwargs)
 

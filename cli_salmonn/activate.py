@@ -24,7 +24,6 @@ def add_parser(commands) -> None:
     parser = add_command(commands, "activate", "cure task over-fitting", _run, EXAMPLES)
     add_recipe(parser)
     parser.add_argument("--only-answers", action="store_true", help="write the answers and stop")
-    parser.set_defaults(extra="train")
 
 
 def _run(options: argparse.Namespace) -> None:

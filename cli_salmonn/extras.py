@@ -18,7 +18,7 @@ def find_version() -> str:
         return "(not installed)"
 
 
-def how_to_install(module: str | None, extra: str | None = None) -> str | None:
+def how_to_install(module: str | None, extra: str) -> str | None:
     """
     What to say where `module` is missing: which extra of this project brings it; `None` if it is not one of its packages.
 
@@ -29,7 +29,7 @@ def how_to_install(module: str | None, extra: str | None = None) -> str | None:
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
-        requirements = [f"{package}; extra == '{extra}'" if extra else package]  # nothing is installed: start there
+        requirements = [f"{package}; extra == '{extra}'"]  # nothing is installed: start there
     if name.endswith(("_salmonn", "_beats")):
         return None  # a fault of this project
     found = []  # extras with the package, None for those that everything needs

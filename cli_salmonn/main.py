@@ -50,13 +50,16 @@ COMMANDS = (
     nano,
 )
 
+# Those whose packages come with `.[eval]`; all others that need any find them in `.[train]`.
+EVALUATION = ("sweep_lora", "evaluate", "tasks", "judge", "report", "compare")
+
 # The exit status of a command that was used wrongly, as in argparse.
 USER_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments` (those of the process unless given) and returns the exit status."""
-    options = argparse.Namespace(verbose=False, extra=None)
+    options = argparse.Namespace(verbose=False, run=None)
     try:
         options = build_parser().parse_args(arguments, options)
         _set_logging(options.verbose)
@@ -68,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"salmonn: error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return USER_ERROR
     except ModuleNotFoundError as error:
-        help_text = how_to_install(error.name, options.extra)
+        command = getattr(options.run, "__module__", "").removeprefix("cli_salmonn.")
+        help_text = how_to_install(error.name, "eval" if command in EVALUATION else "train")
         if options.verbose or help_text is None:
             raise
         print(f"salmonn: error: {help_text}", file=sys.stderr)

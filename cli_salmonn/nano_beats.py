@@ -42,7 +42,6 @@ def add_parsers(commands) -> None:
     parser.add_argument("--test", nargs="+", default=[], metavar="DIR", help="folders to score the finished model on")
     parser.add_argument("--recipe", default="nano", metavar="FILE", help="YAML file, or a name")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.set_defaults(extra="train")
     parser.complete = _add_fields
 
     parser = add_command(commands, "score-beats", "score a BEATs on made clips", _score_beats, SCORE_EXAMPLES)

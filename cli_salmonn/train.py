@@ -28,7 +28,6 @@ with `extends: pretrain`. What was trained is in OUTPUT_DIR/adapter: `salmonn as
 def add_parser(commands) -> None:
     parser = add_command(commands, "train", "train a model as a recipe says", _run, EXAMPLES)
     add_recipe(parser)
-    parser.set_defaults(extra="train")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

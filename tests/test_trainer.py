@@ -297,26 +297,21 @@ def test_an_adapter_of_another_shape_is_refused(folder, tmp_path):
 # Bad batches
 
 
-class SpoilingCollator(PlainCollator):
-    """Spoils the features of one clip."""
+class WatchingCollator(PlainCollator):
+    """Knows which rows it was given last."""
 
     def __call__(self, rows):
-        batch = super().__call__(rows)
-        for number, row in enumerate(rows):
-            if row["id"] == "clip 2":
-                batch["input_features"][number] = torch.nan
-        return batch
+        self.ids = [row["id"] for row in rows]
+        return super().__call__(rows)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(tmp_path):
-    collator = SpoilingCollator(small_processor())
-    trainer = make_plain_trainer(
-        tmp_path, small_model(), collator=collator, max_steps=4, per_device_train_batch_size=1
-    )
+    collator, model = WatchingCollator(small_processor()), small_model()
+    model.lm_head.register_forward_hook(lambda *call: call[-1] * torch.nan if "clip 2" in collator.ids else None)
+    trainer = make_plain_trainer(tmp_path, model, collator=collator, max_steps=4, per_device_train_batch_size=1)
+
     with pytest.raises(NonFiniteError, match=r"the loss is nan. The samples of the batch are clip 2\."):
         trainer.train()
-
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
 def test_a_gradient_that_is_not_a_number_stops_the_run(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from cli_salmonn.train import main
+from cli_salmonn.main import main
 from configuration_beats import BeatsConfig
 from conversion_salmonn.parts import read_beats
 from feature_extraction_beats import BeatsFeatureExtractor
@@ -454,7 +454,7 @@ class TestScores:
 
 class TestRecipes:
     def test_the_projects_recipe(self):
-        recipe = load_beats_recipe("nano", ["bf16=false", "learning_rate=0.5"])
+        recipe = load_beats_recipe("nano", bf16=False, learning_rate=0.5)
         model = new_model(recipe.model, {str(number): number for number in range(60)})
 
         assert recipe.training["learning_rate"] == 0.5
@@ -464,10 +464,11 @@ class TestRecipes:
     @pytest.mark.parametrize(
         ("recipe", "overrides", "message"),
         [
-            ("none", [], "`recipe` must be a file or one of nano, got 'none'"),
-            ("nano", ["learning_rte=1"], "no field 'learning_rte'"),
+            ("none", {}, "`recipe` must be a file or one of nano, got 'none'"),
+            ("nano", {"learning_rte": 1}, "no field 'learning_rte', did you mean 'learning_rate'"),
+            ("nano", {"crop_frames": 128}, r"`crop_frames` must be list\\[int\\], got 128"),
         ],
     )
     def test_errors(self, recipe, overrides, message):
         with pytest.raises(ValueError, match=message):
-            load_beats_recipe(recipe, overrides)
+            load_beats_recipe(recipe, **overrides)
