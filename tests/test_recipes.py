@@ -200,7 +200,10 @@ def trained(tmp_path_factory):
     return run
 
 
-FEW_STEPS = {"per_device_train_batch_size": 8, "max_steps": 8, "eval_steps": 8, "logging_steps": 1, "disable_tqdm": True}
+# All clips in each batch, so that losses can be compared.
+FEW_STEPS = {"max_steps": 6, "eval_steps": 6, "warmup_steps": 1, "logging_steps": 1, "disable_tqdm": True}
+# Those of the warm-up. Attention over the embedding table has to learn where to look first.
+WARM_UP = {"pretrain": 40, "asr_linear": 30, "longform": 60, "asr_cross_attention": 100}
 
 
 def find_error_rates(adapter) -> list[float]:
@@ -212,19 +215,15 @@ def find_error_rates(adapter) -> list[float]:
     "name", ["pretrain", "instruct", "asr_qformer", "asr_linear", "asr_cross_attention", "longform"]
 )
 def test_a_tiny_model_learns_sixteen_utterances(trained, name):
-    """From random ears, through the stages before and the recipe: the answers become those of the training data."""
+    """From random ears, through the warm-up and the recipe: the answers become those of the training data."""
     kind = name if name in SETTINGS else "pretrain"
-    # attention over the embedding table has to learn where to look first
-    steps = 80 if name == "asr_cross_attention" else 40
-    before, _ = trained("alignment", kind, max_steps=steps, eval_steps=steps)
+    before, _ = trained("alignment", kind, max_steps=WARM_UP[kind], eval_steps=WARM_UP[kind])
     assert find_error_rates(before)[-1] < BOUND
-    if name == "instruct":
-        before, _ = trained("pretrain", kind, adapter=before)
     adapter, _ = trained(name, kind, adapter=before)
 
     assert find_error_rates(adapter)[-1] < BOUND
     losses = [value for _, value in json.loads((adapter.parent / "curves.json").read_text())["loss"]]
-    assert len(losses) == 8 and min(losses[-3:]) < losses[0]
+    assert len(losses) == 6 and losses[-1] < losses[0]
     assert (adapter / "adapter_model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()  # the trained part only
 
