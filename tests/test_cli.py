@@ -308,7 +308,7 @@ def test_an_error_of_several_lines_keeps_them(tmp_path, capsys):
     assert not any("Traceback" in line for line in lines)
 
 
-REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", "datasets>=5; extra == \"eval\""]
+REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", 'datasets>=5; extra == "eval"']
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,12 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys, command, 
         return REQUIRED
 
     monkeypatch.setattr(extras.importlib.metadata, "requires", requires)
-    for name in ("training_salmonn.run", "training_salmonn.activation", "evaluation_salmonn.sweep", "data_salmonn.datasets"):
+    for name in (
+        "training_salmonn.run",
+        "training_salmonn.activation",
+        "evaluation_salmonn.sweep",
+        "data_salmonn.datasets",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)  # to be imported again
     monkeypatch.setitem(sys.modules, "datasets", None)
 

@@ -10,10 +10,10 @@ import pytest
 from tiny_training import TEXTS, load_shrunk, save_clips, save_model
 
 from cli_salmonn.main import build_parser
+from data_salmonn.error_rates import word_error_rate
 from training_salmonn.recipe_files import list_recipes
 from training_salmonn.recipes import RECIPES, SECTIONS, load_recipe
 from training_salmonn.run import run_recipe
-from training_salmonn.trainer import word_error_rate
 
 
 SETTINGS = {
