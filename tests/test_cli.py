@@ -252,12 +252,15 @@ def ask(capsys, *words) -> str:
     return capsys.readouterr().out
 
 
-def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, capsys):
+def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, tmp_path, capsys):
     answer = ask(capsys, trained / "base", clip, "What?", "--adapter", trained / "adapter")
 
     assert answer != ask(capsys, trained / "base", clip, "What?")
     assert answer == ask(capsys, trained / "adapter", clip, "What?")
     assert answer == ask(capsys, trained / "both", clip, "What?")
+    leave_out = shutil.ignore_patterns("processor_config.json", "tokenizer*")
+    bare = shutil.copytree(trained / "adapter", tmp_path / "bare", ignore=leave_out)
+    assert answer == ask(capsys, bare, clip, "What?")  # with the processor of its base
 
 
 def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, capsys):
@@ -265,6 +268,8 @@ def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, caps
         (trained / "both", trained / "adapter", "must not be given for a model that has one"),
         (trained / "adapter", trained / "adapter", "must not be given for a model that has one"),
         (trained / "base", tmp_path, "is no folder of an adapter"),
+        (trained / "base", tmp_path / "gone", "is no folder of an adapter"),
+        (trained / "gone", trained / "adapter", "does not exist"),
     ):
         assert main(["ask", str(model), str(clip), "--adapter", str(adapter)]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]

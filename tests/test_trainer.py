@@ -252,6 +252,8 @@ def test_a_new_run_does_not_mix_with_an_old_one(folder, tmp_path):
 
     with pytest.raises(ValueError, match="`output_dir` .* holds checkpoint-1"):
         run_recipe(make_recipe(folder, tmp_path))
+    with pytest.raises(ValueError, match="`resume` must be the folder of a checkpoint, got .*checkpoint-7"):
+        run_recipe(make_recipe(folder, tmp_path), resume=str(tmp_path / "checkpoint-7"))
 
 
 def test_checkpoints_hold_the_trained_part_only(folder, tmp_path):
