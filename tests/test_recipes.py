@@ -201,7 +201,7 @@ def trained(tmp_path_factory):
 
 
 # All clips in each batch, so that losses can be compared.
-FEW_STEPS = {"max_steps": 6, "eval_steps": 6, "warmup_steps": 1, "logging_steps": 1, "disable_tqdm": True}
+FEW_STEPS = {"warmup_steps": 1, "logging_steps": 1, "disable_tqdm": True}
 # Those of the warm-up. Attention over the embedding table has to learn where to look first.
 WARM_UP = {"pretrain": 40, "asr_linear": 30, "longform": 60, "asr_cross_attention": 120}
 
@@ -224,11 +224,12 @@ def test_a_tiny_model_learns_sixteen_utterances(trained, name):
     kind = name if name in SETTINGS else "pretrain"
     before, _ = warm_up(trained, kind)
     assert find_error_rates(before)[-1] < BOUND
-    adapter, _ = trained(name, kind, adapter=before)
+    steps = 30 if name == "asr_cross_attention" else 6  # what it writes is further from what the LLM reads
+    adapter, _ = trained(name, kind, adapter=before, max_steps=steps, eval_steps=steps)
 
     assert find_error_rates(adapter)[-1] < BOUND
     losses = [value for _, value in json.loads((adapter.parent / "curves.json").read_text())["loss"]]
-    assert len(losses) == 6 and losses[-1] < losses[0]
+    assert len(losses) == steps and losses[-1] < losses[0]
     assert (adapter / "adapter_model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()  # the trained part only
 
