@@ -252,12 +252,15 @@ def ask(capsys, *words) -> str:
     return capsys.readouterr().out
 
 
-def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, capsys):
+def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, tmp_path, capsys):
     answer = ask(capsys, trained / "base", clip, "What?", "--adapter", trained / "adapter")
 
     assert answer != ask(capsys, trained / "base", clip, "What?")
     assert answer == ask(capsys, trained / "adapter", clip, "What?")
     assert answer == ask(capsys, trained / "both", clip, "What?")
+    leave_out = shutil.ignore_patterns("processor_config.json", "tokenizer*")
+    bare = shutil.copytree(trained / "adapter", tmp_path / "bare", ignore=leave_out)
+    assert answer == ask(capsys, bare, clip, "What?")  # with the processor of its base
 
 
 def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, capsys):
@@ -265,6 +268,8 @@ def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, caps
         (trained / "both", trained / "adapter", "must not be given for a model that has one"),
         (trained / "adapter", trained / "adapter", "must not be given for a model that has one"),
         (trained / "base", tmp_path, "is no folder of an adapter"),
+        (trained / "base", tmp_path / "gone", "is no folder of an adapter"),
+        (trained / "gone", trained / "adapter", "does not exist"),
     ):
         assert main(["ask", str(model), str(clip), "--adapter", str(adapter)]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
@@ -308,7 +313,7 @@ def test_an_error_of_several_lines_keeps_them(tmp_path, capsys):
     assert not any("Traceback" in line for line in lines)
 
 
-REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", "datasets>=5; extra == \"eval\""]
+REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", 'datasets>=5; extra == "eval"']
 
 
 @pytest.mark.parametrize(
@@ -327,7 +332,12 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys, command, 
         return REQUIRED
 
     monkeypatch.setattr(extras.importlib.metadata, "requires", requires)
-    for name in ("training_salmonn.run", "training_salmonn.activation", "evaluation_salmonn.sweep", "data_salmonn.datasets"):
+    for name in (
+        "training_salmonn.run",
+        "training_salmonn.activation",
+        "evaluation_salmonn.sweep",
+        "data_salmonn.datasets",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)  # to be imported again
     monkeypatch.setitem(sys.modules, "datasets", None)
 
