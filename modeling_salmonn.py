@@ -226,6 +226,10 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         `(segments, tokens, d_beats)`, as far as the longest segment reaches.
         """
         mel_bins = self.config.speech_config.num_mel_bins
+        if lengths is not None and not torch.compiler.is_compiling():
+            # nothing is heard beyond the end of the longest segment
+            longest = 2 * int(lengths.max())
+            input_features, is_real = input_features[..., :longest], is_real[:, :longest]
         mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
         speech_output = self.speech_encoder(
             mel.to(self.speech_encoder.conv1.weight.dtype),

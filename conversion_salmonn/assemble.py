@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import Blip2QFormerConfig
 
+from chat_template_salmonn import wrap_chat_template
 from configuration_salmonn import SalmonnConfig
 from conversion_salmonn.checkpoint_io import list_names, output_folder
 from conversion_salmonn.parts import (
@@ -31,7 +32,7 @@ from conversion_salmonn.parts import (
     set_generation,
 )
 from modeling_salmonn import SalmonnForConditionalGeneration
-from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from processing_salmonn import SalmonnProcessor
 
 
 logger = logging.getLogger(__name__)

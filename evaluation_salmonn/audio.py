@@ -24,9 +24,12 @@ class DatasetClip:
 
 
 def _open(clip):
-    """A file name, a file object, or `(samples, rate)`. Raises [`AudioError`] if there is no such thing in `clip`."""
+    """A file name, a file object, or `(samples, rate)` of `(samples,)` or `(samples, channels)`. Raises [`AudioError`] if there is no such thing in `clip`."""
     if isinstance(clip, DatasetClip):
         clip = clip.load()
+    if hasattr(clip, "get_all_samples"):  # torchcodec's, where `datasets` is left to decode
+        samples = clip.get_all_samples()
+        return samples.data.numpy().T.astype(np.float32), int(samples.sample_rate)
     if isinstance(clip, dict):
         if clip.get("array") is not None and clip.get("sampling_rate"):
             return np.asarray(clip["array"], dtype=np.float32), int(clip["sampling_rate"])

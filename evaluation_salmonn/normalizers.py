@@ -2,6 +2,8 @@
 """Text normalisation before transcriptions are compared: it decides word error rates as much as the model does."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -28,6 +30,21 @@ def has_spelling_table() -> bool:
     return bool(_british_to_american())
 
 
+# Typography: how an apostrophe or an ellipsis is written is no matter of recognition.
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07", "'"))
+_ELLIPSIS = re.compile(r"\u2026|\.{2,}")
+
+
+def _plain_typography(text: str) -> str:
+    return _ELLIPSIS.sub(" ", text.translate(_APOSTROPHES))
+
+
+def _remove_symbols(text: str) -> str:
+    """Whisper's, but for marks: without its vowel signs a word of Hindi or Thai would be several."""
+    normalized = unicodedata.normalize("NFKC", text)
+    return "".join(" " if unicodedata.category(character)[0] in "SP" else character for character in normalized)
+
+
 def _collapse_spaces(text: str) -> str:
     return " ".join(text.split())
 
@@ -35,15 +52,21 @@ def _collapse_spaces(text: str) -> str:
 @cache
 def get_normalizer(name: str) -> Callable[[str], str]:
     """
-    `"english"` and `"basic"` are Whisper's (arXiv 2212.04356, appendix C), `"lower"` changes case only, and
+    `"english"` and `"basic"` are Whisper's (arXiv 2212.04356, appendix C), with plain apostrophes and ellipses before
+    the one, and with the vowel signs of scripts that have them kept by the other; `"lower"` changes case only, and
     `"none"` leaves text as it is, apart from the amount of white space.
 
     Raises `ValueError` for any other name.
     """
     if name == "english":
-        normalize = EnglishTextNormalizer(_british_to_american())
+        whisper = EnglishTextNormalizer(_british_to_american())
+
+        def normalize(text: str) -> str:
+            return whisper(_plain_typography(text))
+
     elif name == "basic":
         normalize = BasicTextNormalizer()
+        normalize.clean = _remove_symbols
     elif name == "lower":
         normalize = str.lower
     elif name == "none":
