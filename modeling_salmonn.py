@@ -24,7 +24,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.generation import GenerationConfig, GenerationMixin, SuppressTokensLogitsProcessor
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -674,6 +674,12 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             return input_ids, "input_ids", model_kwargs
         model_kwargs["input_ids"] = input_ids
         return inputs_embeds, "inputs_embeds", model_kwargs
+
+    def _get_logits_processor(self, *args, **kwargs):
+        # The placeholder is an input only. Decoding with drafts takes them of the prompt, and asks here what may follow.
+        processors = super()._get_logits_processor(*args, **kwargs)
+        processors.append(SuppressTokensLogitsProcessor([self.config.audio_token_id], device=self.device))
+        return processors
 
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, audio_embeds=None, is_first_iteration=False, **kwargs
