@@ -52,10 +52,12 @@ def save_llm(folder: Path) -> Path:
     return folder
 
 
-def save_nano(folder: Path) -> str:
-    """Writes the model to `folder`, as `salmonn assemble --nano` does."""
+def save_nano(folder: Path, with_adapter: bool = True) -> str:
+    """Writes the model to `folder`, as `salmonn assemble --nano` does; the adapter is random."""
     llm = save_llm(folder.parent / "llm")
     assemble(output=folder, **{**NANO, "whisper": WHISPER, "llm": llm, "qformer": QFORMER})
+    if not with_adapter:
+        return str(folder)
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
     torch.manual_seed(1)
     model.add_adapter(model.lora_config(r=16, target_modules=ALL_LINEAR))
