@@ -47,7 +47,7 @@ def client(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [os.path.join(os.path.dirname(sys.executable), "transformers"), "serve", "--trust-remote-code"]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--trust-remote-code"]
     directory = tmp_path_factory.mktemp("server")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(directory / "modules")}
     with open(directory / "log", "w+") as log:
