@@ -148,6 +148,7 @@ class SalmonnProcessor(ProcessorMixin):
             num_fbank_bins=0 if beats_config is None else beats_config.num_mel_bins,
             chunk_length=speech_config.max_source_positions // 50,
             fixed_length=config.fixed_length,
+            max_audio_seconds=config.max_audio_seconds,
         )
         return cls(
             feature_extractor,
@@ -186,7 +187,10 @@ class SalmonnProcessor(ProcessorMixin):
                 "`output_labels=True` needs a conversation, whose template says what is an answer: call "
                 '`apply_chat_template(..., tokenize=True, return_dict=True, processor_kwargs={"output_labels": True})`.'
             )
-        if text is not None and self._has_special_tokens(text if isinstance(text, str) else text[:1]):
+        if text is None:
+            # to be transcribed: long clips piece by piece
+            kwargs = {"cut_at_silence": True, **kwargs}
+        elif self._has_special_tokens(text if isinstance(text, str) else text[:1]):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(text=text, audio=audio, **kwargs)
 

@@ -22,6 +22,7 @@ FLAT_FILES = {
     "connectors_salmonn.py",
     "feature_extraction_beats.py",
     "feature_extraction_salmonn.py",
+    "generation_salmonn.py",
     "modeling_beats.py",
     "modeling_salmonn.py",
     "processing_salmonn.py",

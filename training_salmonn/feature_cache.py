@@ -277,7 +277,7 @@ class FeatureCache:
 class CachedFeatureExtractor(SalmonnFeatureExtractor):
     """
     A feature extractor that returns what the encoders made of clips, from a [`FeatureCache`]: `input_features` of shape
-    `(segments, encoder_width, frames)` for a model with [`freeze_encoders`], and the usual `input_features_mask`.
+    `(segments, encoder_width, frames)` for a model with [`freeze_encoders`], and the usual `input_features_mask` and `segment_ids`.
     """
 
     is_cached = True
@@ -299,17 +299,22 @@ class CachedFeatureExtractor(SalmonnFeatureExtractor):
         """
         if sampling_rate != self.sampling_rate:
             raise ValueError(f"`sampling_rate` must be {self.sampling_rate}, got {sampling_rate}.")
-        states, real_frames, numbers = [], [], []
+        states, real_frames, places = [], [], []
         for clip in validate_waveforms("raw_speech", raw_speech):
-            for number, segment in enumerate(self.cache._split(clip), start=1):
+            for place, segment in enumerate(self.cache._split(clip)):
                 speech, beats, num_frames = self.cache.read(segment)
                 states.append((speech, beats))
                 real_frames.append(num_frames)
-                numbers.append(number)
+                places.append(place)
         frames = max(len(speech) for speech, _ in states)
         is_real = torch.arange(2 * frames) < torch.tensor(real_frames)[:, None]
-        mask = is_real * torch.tensor(numbers)[:, None]
-        return BatchFeature({"input_features": pack_states(states, frames), "input_features_mask": mask})
+        return BatchFeature(
+            {
+                "input_features": pack_states(states, frames),
+                "input_features_mask": is_real.long(),
+                "segment_ids": torch.tensor(places),
+            }
+        )
 
 
 def segment_key(segment: np.ndarray) -> str:

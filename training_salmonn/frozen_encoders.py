@@ -21,21 +21,27 @@ class FrozenEncodersMixin:
     `input_features_mask`, which comes with both.
     """
 
-    def _check_features(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None):
+    def _check_features(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None = None,
+    ):
         if not _are_states(input_features, input_features_mask):
-            return super()._check_features(input_features, input_features_mask)
+            return super()._check_features(input_features, input_features_mask, segment_ids)
         width = self.config.encoder_width
         if input_features.shape[1] != width:
             raise ValueError(
                 f"`input_features` from a cache must have the {width} rows of the encoders, got "
                 f"{input_features.shape[1]}: the cache belongs to another model."
             )
+        self._check_segments(len(input_features), 2 * input_features.shape[-1], input_features_mask, segment_ids)
 
-    def _encode(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs):
+    def _encode(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, segment_ids, **kwargs):
         check_frozen(self)
         if input_features_mask is None:
             input_features_mask = self._find_real_frames(input_features, None).long()
-        return super()._encode(input_features, input_features_mask, **kwargs)
+        return super()._encode(input_features, input_features_mask, segment_ids, **kwargs)
 
     def _run_encoders(
         self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
@@ -79,8 +85,7 @@ def freeze_encoders(model: nn.Module) -> nn.Module:
         # saved code and configurations name the class and its module: both stay those of the model
         names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
         salmonn.__class__ = type(original.__name__, (FrozenEncodersMixin, original), names)
-    for encoder in encoders_of(salmonn).values():
-        encoder.requires_grad_(False)
+    salmonn.freeze_encoders()
     return model
 
 

@@ -252,6 +252,7 @@ class SalmonnTrainer(Trainer):
             attention_mask=attention_mask,
             input_features=inputs.get("input_features"),
             input_features_mask=inputs.get("input_features_mask"),
+            segment_ids=inputs.get("segment_ids"),
             max_new_tokens=self.args.generation_max_new_tokens,
             num_beams=self.args.generation_num_beams,
             do_sample=False,
