@@ -176,8 +176,8 @@ class SalmonnProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`]: `input_ids` and `attention_mask` of shape `(batch_size, sequence_length)`, with
-            `input_features` and `input_features_mask` of all segments if there is audio. Without `text`, the features
-            alone, which `generate` transcribes.
+            `input_features`, `input_features_mask` and `segment_ids` of all segments if there is audio. Without `text`,
+            the features alone, which `generate` transcribes.
         """
         # speech recognition servers give the audio as the first argument
         if audio is None and text is not None and not _is_text(text):
@@ -189,7 +189,7 @@ class SalmonnProcessor(ProcessorMixin):
             )
         if text is None:
             # to be transcribed: long clips piece by piece
-            kwargs = {"cut_at_silence": True, **kwargs}
+            kwargs["audio_kwargs"] = {"cut_at_silence": True, **kwargs.get("audio_kwargs", {})}
         elif self._has_special_tokens(text if isinstance(text, str) else text[:1]):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(text=text, audio=audio, **kwargs)

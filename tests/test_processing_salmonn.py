@@ -370,11 +370,17 @@ def test_batches_are_padded_on_the_left(processor):
 
 def test_outputs_are_the_models_inputs(processor):
     assert set(ask(processor, question(noise(1)))) == set(processor.model_input_names)
-    assert set(processor(audio=noise(1))) == {"input_features", "input_features_mask"}
-    assert set(processor(noise(1), sampling_rate=16000, return_tensors="pt")) == {
-        "input_features",
-        "input_features_mask",
-    }
+    features = {"input_features", "input_features_mask", "segment_ids"}
+    assert set(processor(audio=noise(1))) == features
+    assert set(processor(noise(1), sampling_rate=16000, return_tensors="pt")) == features
+
+
+def test_clips_to_be_transcribed_are_cut_where_they_are_quiet(processor):
+    clip = noise(40)
+    clip[25 * 16000 : 26 * 16000] = 0
+    pieces = processor(audio=clip)["input_features_mask"].sum(-1)
+    assert 2500 < pieces[0] < 2600 and len(pieces) == 2
+    assert processor(text="<|audio|>", audio=clip)["input_features_mask"].sum(-1)[0] == 2998
 
 
 def test_audio_of_every_kind(processor, tmp_path):
