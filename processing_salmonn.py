@@ -316,7 +316,7 @@ class SalmonnProcessor(ProcessorMixin):
                 f"{message!r}."
             )
         for part in parts:
-            if "audio" in part:
+            if part["type"] == "audio" and "audio" in part:
                 part["audio"] = _read_clip(part["audio"], self.feature_extractor.sampling_rate)
         return message if isinstance(content, str) else {**message, "content": parts}
 
