@@ -16,7 +16,7 @@
 
 import torch
 from torch import nn
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
@@ -324,6 +324,12 @@ class SalmonnGenerationMixin(GenerationMixin):
                 f"Audio and text are {prompts.shape[1]} tokens, more than the {longest} that the LLM can attend to "
                 "(`config.text_config.max_position_embeddings`): its answer will be of little use."
             )
+
+    def _get_logits_processor(self, *args, **kwargs):
+        # The placeholder is an input only. Decoding with drafts takes them of the prompt, and asks here what may follow.
+        processors = super()._get_logits_processor(*args, **kwargs)
+        processors.append(SuppressTokensLogitsProcessor([self.config.audio_token_id], device=self.device))
+        return processors
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **model_kwargs

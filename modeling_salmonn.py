@@ -368,6 +368,12 @@ class SalmonnModel(SalmonnPreTrainedModel):
                 "`input_features` hold `mel_features` and `fbank_features`: only one of both can be given."
             )
         self._check_features(input_features, input_features_mask, segment_ids)
+        # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
+        if not self.config.fixed_length and not torch.compiler.is_compiling():
+            frames = self._count_frames(self._find_real_frames(input_features, input_features_mask))
+            longest = 2 * int(frames.max())
+            input_features = input_features[..., :longest]
+            input_features_mask = None if input_features_mask is None else input_features_mask[:, :longest]
         at_once = self.config.max_segments_at_once
         inputs = (input_features, input_features_mask, segment_ids)
         if torch.compiler.is_compiling() or len(input_features) <= at_once:

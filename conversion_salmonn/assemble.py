@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import Blip2QFormerConfig
 
+from chat_template_salmonn import wrap_chat_template
 from configuration_salmonn import SalmonnConfig
 from conversion_salmonn.checkpoint_io import output_folder
 from conversion_salmonn.loading import attach_adapter
@@ -30,7 +31,7 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
-from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from processing_salmonn import SalmonnProcessor
 
 
 logger = logging.getLogger(__name__)

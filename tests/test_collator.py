@@ -252,7 +252,6 @@ def test_long_texts_are_refused_not_cut(processor):
         ({"task": None}, "must be a `question` where there is no `task`"),
         ({"task": "QA"}, "needs a `question`"),
         ({"language": "fr"}, "'fr' has no prompt"),
-        ({"question": "What is ASSISTANT: here?"}, "must not hold 'ASSISTANT:'"),
         ({"audio": "gone.wav"}, "no such file"),
         ({"audio": None}, "got NoneType"),
         ({"audio": {"array": np.zeros(0), "sampling_rate": 16000}}, "at least one"),
