@@ -3,6 +3,9 @@
 #   make demo                         assemble the small model and ask it about speech, a sound and music
 #   make demo AUDIO=clip.wav QUESTION="What is heard?"
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
+#   make test-nano                    those of how salmonn-nano is made
+#   make test-slow                    those that need the network
+#   make test-random                  all but the slow ones in random order
 #   make check                        ruff and mlinter, no finding allowed
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
@@ -38,7 +41,7 @@ STAMP := $(VENV)/.installed
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo test test-slow check style bench report clean
+.PHONY: demo test test-nano test-slow test-random check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -56,10 +59,17 @@ demo: $(DEMO_STAMP)
 	$(BIN)/python -m demo_salmonn.demo $(if $(AUDIO),--audio "$$AUDIO") $(if $(QUESTION),--question "$$QUESTION") $(DEMO_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano" $(PYTEST_ARGS)
 
+test-nano: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)
+
+# The network is for these alone: tests/conftest.py shuts it for all others.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=0 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-random: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -p randomly $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -60,6 +60,7 @@ EXTRAS = {
     "demo": ["datasets>=5.0", "espeakng-loader>=0.2.4"],
     "dev": [
         "pytest>=8",
+        "pytest-randomly>=3.15",
         "pytest-xdist>=3.5",
         "ruff>=0.12",
         "transformers-mlinter>=0.1.5",
