@@ -636,7 +636,13 @@ class SalmonnAdapterMixin:
             if values is not None
         }
         metadata = {"format": "pt", BASE_WEIGHTS: json.dumps(recorded)}
-        save_file(tensors, os.path.join(save_directory, ADAPTER_WEIGHTS), metadata=metadata)
+        path = os.path.join(save_directory, ADAPTER_WEIGHTS)
+        save_file(tensors, path, metadata=metadata)
+        with open(path, "r+b") as file:  # it writes metadata in any order, but equal adapters should be equal files
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) | {"__metadata__": metadata}
+            file.seek(8)
+            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
         config = copy.copy(self.peft_config[adapter_name])
         name = self.name_or_path or config.base_model_name_or_path
         if not adapter_only:  # the base is beside it; where that was loaded from means nothing elsewhere
