@@ -328,8 +328,9 @@ class SalmonnGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
     ):
-        # an assistant, whose prefill counts as no first iteration, would be deaf
-        is_empty = past_key_values is not None and past_key_values.get_seq_length() == 0
+        # an assistant, whose prefill counts as no first iteration, would be deaf; a single token is no prefill
+        may_be_prefill = past_key_values is not None and kwargs.get("next_sequence_length") != 1
+        is_empty = may_be_prefill and past_key_values.get_seq_length() == 0
         return super().prepare_inputs_for_generation(
             input_ids,
             past_key_values=past_key_values,
