@@ -331,6 +331,20 @@ class SalmonnGenerationMixin(GenerationMixin):
         processors.append(SuppressTokensLogitsProcessor([self.config.audio_token_id], device=self.device))
         return processors
 
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
+        # an assistant, whose prefill counts as no first iteration, would be deaf; a single token is no prefill
+        may_be_prefill = past_key_values is not None and kwargs.get("next_sequence_length") != 1
+        is_empty = may_be_prefill and past_key_values.get_seq_length() == 0
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration or is_empty,
+            **kwargs,
+        )
+
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **model_kwargs
     ):

@@ -569,8 +569,10 @@ class SalmonnModel(SalmonnPreTrainedModel):
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        # not in a decoding step, which has nothing but a new token: each would wait for the device
-        if audio_embeds is not None or past_key_values is None or inputs_embeds.shape[1] > 1:
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = past_key_values is None or inputs_embeds.shape[1] > 1
+        if audio_embeds is not None or (input_ids is not None and is_prefill):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
             width = inputs_embeds.shape[-1]

@@ -193,6 +193,12 @@ def test_assisted_decoding(model, processor):
     assistant.generation_config.eos_token_id = None
     expected = new_tokens(model, inputs, do_sample=False)
     assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=assistant), expected)
+    # one that hears is as good as the model: it hears the clip, once
+    calls = []
+    hook = model.model.speech_encoder.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=model), expected)
+    hook.remove()
+    assert len(calls) == 2
 
 
 def test_prefill_in_chunks(model, processor):
