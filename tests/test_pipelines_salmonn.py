@@ -4,11 +4,14 @@ from threading import Thread
 
 import pytest
 import torch
+from test_assemble import BEATS
 from tiny_nano import save_nano
 from transformers import AutoModelForMultimodalLM, AutoProcessor, TextIteratorStreamer, TextStreamer, pipeline
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+from conversion_salmonn.convert_beats import convert_beats
+from test_sharing_salmonn import run_elsewhere
 from tiny_salmonn import ask, noise, question
 
 
@@ -98,6 +101,24 @@ def test_decoding_with_a_draft(model, processor):
     inputs = ask(processor, question(CLIPS[0]))
     expected = model.generate(**inputs, max_new_tokens=12)
     assert torch.equal(model.generate(**inputs, max_new_tokens=12, prompt_lookup_num_tokens=3), expected)
+
+
+CLASSIFY = """
+import json
+import numpy as np
+from transformers import pipeline
+classify = pipeline("audio-classification", model=sys.argv[1], trust_remote_code=True)
+clip = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
+print(json.dumps({"labels": [answer["label"] for answer in classify(clip, top_k=3)]}))
+"""
+
+
+def test_beats_where_nothing_of_ours_is_installed(tmp_path):
+    folder = convert_beats(BEATS, tmp_path / "beats")
+    labels = run_elsewhere(CLASSIFY, folder, cwd=tmp_path)["labels"]
+    assert labels == [
+        answer["label"] for answer in pipeline("audio-classification", model=str(folder))(noise(2), top_k=3)
+    ]
 
 
 def test_folders_that_ask_for_beams_still_load(folder, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from tiny_nano import save_nano
 from transformers import AutoModelForMultimodalLM, AutoProcessor
@@ -74,6 +75,28 @@ def test_sft(folder, data, tmp_path, file):
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
     check_adapter(trainer, tmp_path / "out", folder, noise(1))
+
+
+def test_sft_that_loses_the_clips_is_refused(folder, data, tmp_path):
+    """TRL's own preparation keeps the text: nobody trains a deaf model by accident."""
+    from trl import SFTConfig, SFTTrainer
+
+    parts = [{"type": "audio", "audio": str(data / "0.wav"), "text": None}, {"type": "text", "text": "What is this?"}]
+    messages = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": [{"type": "text", "text": "yes"}]},
+    ]
+    model = AutoModelForMultimodalLM.from_pretrained(folder)
+    settings = SFTConfig(output_dir=str(tmp_path), **{**QUIET, "per_device_train_batch_size": 1})
+    trainer = SFTTrainer(
+        model,
+        settings,
+        train_dataset=Dataset.from_list([{"messages": messages}] * 2),
+        processing_class=AutoProcessor.from_pretrained(folder),
+        peft_config=model.lora_config(),
+    )
+    with pytest.raises(ValueError, match="audio"):
+        trainer.train()
 
 
 def test_dpo(folder, data, tmp_path):

@@ -24,9 +24,10 @@ def save_llm(folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special_tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # bytes of ASCII only: any others, drawn at random, would be no text
+    alphabet = [byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte.isascii()] + ["\u0120", "\u010a"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False
+        vocab_size=240, special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([TEXT] * 3, trainer)
     tokens = {"unk_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
