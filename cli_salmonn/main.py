@@ -17,6 +17,7 @@ from cli_salmonn import (
     average,
     compare,
     convert,
+    demo,
     evaluate,
     judge,
     nano,
@@ -31,6 +32,7 @@ from cli_salmonn import (
 # In the order of the help: use a model, get one, train it, look at it, score it.
 COMMANDS = (
     ask,
+    demo,
     convert,
     assemble,
     train,

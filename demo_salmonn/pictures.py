@@ -15,7 +15,7 @@ from transformers.audio_utils import hertz_to_mel
 
 COLUMNS = 600  # of both pictures; more would not be seen
 HERTZ = (500, 1000, 2000, 4000)
-SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60)
+SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 MOST_TICKS = 7
 
 
@@ -92,7 +92,7 @@ def draw_spectrogram(log_mel: np.ndarray, columns: int = COLUMNS) -> str:
 
 
 def time_ticks(seconds: float) -> list[float]:
-    """At most `MOST_TICKS` round times from 0 on that are not so close to the end that they would stand over it."""
+    """A few round times from 0 on that are not so close to the end that they would stand over it."""
     step = next((step for step in SECONDS if seconds / step <= MOST_TICKS), max(SECONDS))
     return [float(at) for at in np.arange(0, seconds, step) if at <= 0.96 * seconds]
 
