@@ -24,7 +24,9 @@ or --share says otherwise. See docs/web.md, also for a Hugging Face Space and fo
 def add_parser(commands) -> None:
     limits = Limits()
     parser = add_command(commands, "demo", "open a web page to ask a model about clips", _run, EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="folder or Hub id of a SALMONN (default: salmonn-nano)")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="folder or Hub id of a SALMONN (default: salmonn-nano)"
+    )
     parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
     add_dtype(parser, "default: float32 on a CPU, else the model's own")
     parser.add_argument(

@@ -52,9 +52,10 @@ def heading(text: str, hint: str = "") -> str:
     return f'<h2 class="heading">{escape(text)}<small>{escape(hint)}</small></h2>'
 
 
-def notice(message: str, kind: str = "problem") -> str:
-    """A sentence for the visitor; nothing for an empty one."""
-    return f'<p class="notice {kind}" role="alert">{escape(message)}</p>' if message else ""
+def notice(*messages: str, kind: str = "problem") -> str:
+    """Sentences for the visitor, a paragraph each; nothing if there are none."""
+    paragraphs = "".join(f"<p>{escape(message)}</p>" for message in dict.fromkeys(messages) if message)
+    return f'<div class="notice {kind}" role="alert">{paragraphs}</div>' if paragraphs else ""
 
 
 def empty(message: str) -> str:

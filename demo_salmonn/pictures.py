@@ -33,8 +33,7 @@ def draw_clip(samples: np.ndarray, log_mel: np.ndarray, sampling_rate: int, segm
     borders = np.arange(1, int(np.ceil(seconds / segment_seconds))) * segment_seconds
     lines = "".join(f'<i class="border" style="left:{100 * at / seconds:.2f}%"></i>' for at in borders)
     times = "".join(
-        f'<span style="left:{100 * at / seconds:.2f}%">{at:g}{"" if at else " s"}</span>'
-        for at in time_ticks(seconds)
+        f'<span style="left:{100 * at / seconds:.2f}%">{at:g}{"" if at else " s"}</span>' for at in time_ticks(seconds)
     )
     hertz = "".join(
         f'<span style="bottom:{100 * height:.1f}%">{_short_hertz(value)}</span>'

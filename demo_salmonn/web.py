@@ -63,47 +63,49 @@ class Page:
     # ------------------------------------------------------------------------------------------------------------------
     # Clips
 
-    def add(self, paths: Sequence[str] | str | None, clips: tuple[EncodedClip, ...], chosen: list[str]):
+    def add(self, paths: Sequence[str] | None, clips: tuple[EncodedClip, ...], chosen: list[str], name: str = ""):
         """Encodes files, and reports those that cannot be taken without losing the others."""
-        paths = [paths] if isinstance(paths, str) else paths or []
         problems, added = [], []
-        for path in paths:
+        for path in paths or []:
             try:
                 if len(clips) >= self.listener.limits.clips:
                     raise ValueError(f"At most {self.listener.limits.clips} clips are kept: remove some first.")
-                clip = self.listener.listen(path, _unused_name(Path(path).name, clips))
+                clip = self.listener.listen(path, _unused_name(name or Path(path).name, clips))
             except (ValueError, OSError) as error:
-                problems.append(" ".join(str(error).split()))
+                problems.append(_sentence(error))
                 continue
             clips, added = (*clips, clip), [*added, clip.name]
         # one new clip is what the next question is about; several that come together are meant together
-        return self._show(clips, added or chosen, " ".join(dict.fromkeys(problems)))
+        return self._show(clips, added or chosen, problems)
+
+    def add_recording(self, path: str | None, clips: tuple[EncodedClip, ...], chosen: list[str]):
+        return self.add([path] if path else [], clips, chosen, "Recording")
 
     def add_example(self, name: str, clips: tuple[EncodedClip, ...], chosen: list[str]):
-        if any(clip.name == name for clip in clips):
-            return self._show(clips, [name])
+        label = name.capitalize()
+        if any(clip.name == label for clip in clips):
+            return self._show(clips, [label])
         try:
             path = make_example(name)
         except (ValueError, OSError) as error:
-            return self._show(clips, chosen, f"This example cannot be made here: {' '.join(str(error).split())}.")
-        return self.add(str(path), clips, chosen)
+            return self._show(clips, chosen, [f"This example cannot be made here: {_sentence(error)}."])
+        return self.add([str(path)], clips, chosen, label)
 
     def remove(self, clips: tuple[EncodedClip, ...], chosen: list[str]):
         kept = tuple(clip for clip in clips if clip.name not in chosen)
         return self._show(kept, [clip.name for clip in kept[-1:]])
 
     def choose(self, clips: tuple[EncodedClip, ...], chosen: list[str]):
+        """The pictures of what is asked about, what encoding it took, and the button that removes it."""
         asked = _chosen(clips, chosen)
-        return markup.clip_cards(asked), markup.cost(asked, None)
+        remove = gr.Button("Remove clip" if len(asked) == 1 else "Remove these clips", visible=bool(asked))
+        return markup.clip_cards(asked), markup.cost(asked, None), remove
 
-    def _show(self, clips: tuple[EncodedClip, ...], chosen: list[str], problem: str = ""):
-        """Clips, the choice among them, their pictures, what is wrong, and the button that removes."""
-        asked = _chosen(clips, chosen)
-        picker = gr.CheckboxGroup(
-            choices=[clip.name for clip in clips], value=[clip.name for clip in asked], visible=len(clips) > 1
-        )
-        cards, cost = self.choose(clips, chosen)
-        return clips, picker, cards, markup.notice(problem), gr.Button(visible=bool(clips)), cost
+    def _show(self, clips: tuple[EncodedClip, ...], chosen: list[str], problems: Sequence[str] = ()):
+        """Clips, the choice among them, what is wrong, and what `choose` returns."""
+        names = [clip.name for clip in clips]
+        picker = gr.CheckboxGroup(names, value=[name for name in names if name in chosen], visible=len(clips) > 1)
+        return clips, picker, markup.notice(*problems), *self.choose(clips, chosen)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Questions
@@ -168,15 +170,16 @@ class Page:
             try:
                 answers = self.listener.ask(asked, question, scale, int(longest))
             except ValueError as error:
-                yield known, self._compared(known), markup.notice(str(error)), *_buttons(False)
+                yield known, self._compared(known), markup.notice(str(error)), gr.skip(), *_buttons(False)
                 return
             now = (*known, Turn(names, Answer(question, scale)))
-            yield now, self._compared(now), "", *_buttons(True)
+            yield now, self._compared(now), "", gr.skip(), *_buttons(True)
             for answer in answers:
                 now = (*known, Turn(names, answer))
-                yield now, self._compared(now), "", *_buttons(True)
+                cost = gr.skip() if answer.ending is None else markup.cost(asked, answer)
+                yield now, self._compared(now), "", cost, *_buttons(True)
             known = now
-        yield known, self._compared(known), "", *_buttons(False)
+        yield known, self._compared(known), "", gr.skip(), *_buttons(False)
 
     def stop_comparing(self, known: tuple[Turn, ...]):
         known = tuple(turn for turn in known if turn.answer.ending is not None)
@@ -192,6 +195,10 @@ def _unused_name(name: str, clips: Sequence[EncodedClip]) -> str:
     while unused in names:
         unused, number = f"{name} ({number})", number + 1
     return unused
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _chosen(clips: Sequence[EncodedClip], names: Sequence[str]) -> list[EncodedClip]:
@@ -241,8 +248,9 @@ def build_page(
     with gr.Blocks(
         title=f"SALMONN · {title}", analytics_enabled=False, delete_cache=(VISIT_SECONDS, VISIT_SECONDS)
     ) as blocks:
+        add_api(listener, presets, MODEL)  # first: later functions of the same names get a number
         clips = gr.State((), time_to_live=VISIT_SECONDS)
-        gr.HTML(markup.masthead(INTRODUCTION, title, subtitle) + markup.notice(warning, "warning"))
+        gr.HTML(markup.masthead(INTRODUCTION, title, subtitle) + markup.notice(warning, kind="warning"))
         cost = gr.HTML(markup.cost([], None), elem_id="cost", render=False)
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=300, elem_classes="sheet"):
@@ -253,10 +261,9 @@ def build_page(
                         longest = _add_questions(page, presets, clips, picker, cost)
                     if listener.has_lora:
                         with gr.Tab("LoRA strength"):
-                            _add_comparison(page, presets, clips, picker, longest)
+                            _add_comparison(page, presets, clips, picker, cost, longest)
                 gr.HTML(markup.heading("Time and tokens"))
                 cost.render()
-        add_api(listener, presets, MODEL)
     blocks.queue(max_size=int(limits.waiting), default_concurrency_limit=4)
     return blocks
 
@@ -286,21 +293,23 @@ def _add_clips(page: Page, clips: gr.State, cost: gr.HTML) -> gr.CheckboxGroup:
                 elem_id="record",
             )
     with gr.Row(elem_classes="chips"):
-        gr.HTML('<span class="chips-label">Or an example</span>')
+        gr.HTML('<span class="chips-label">Or try</span>')
         examples = [(clip.name, gr.Button(clip.name.capitalize(), size="sm")) for clip in DEMO_CLIPS]
     problem = gr.HTML(elem_id="clip-problem")
     picker = gr.CheckboxGroup([], label="Ask about", visible=False, elem_id="picker")
     cards = gr.HTML(markup.clip_cards([]), elem_id="clips")
-    remove = gr.Button("Remove", size="sm", visible=False, elem_classes="quiet")
+    remove = gr.Button("Remove clip", size="sm", visible=False, elem_classes="quiet")
 
-    shown, state = [clips, picker, cards, problem, remove, cost], [clips, picker]
+    shown, state = [clips, picker, problem, cards, cost, remove], [clips, picker]
     working = {**MODELLED, "show_progress": "minimal", "show_progress_on": cards}
     files.upload(page.add, [files, *state], shown, **working).then(lambda: None, None, files, **SHOWN)
-    recorder.stop_recording(page.add, [recorder, *state], shown, **working).then(lambda: None, None, recorder, **SHOWN)
+    recorder.stop_recording(page.add_recording, [recorder, *state], shown, **working).then(
+        lambda: None, None, recorder, **SHOWN
+    )
     for name, button in examples:
         button.click(partial(page.add_example, name), state, shown, **working)
     remove.click(page.remove, state, shown, **SHOWN)
-    picker.input(page.choose, state, [cards, cost], **SHOWN)
+    picker.input(page.choose, state, [cards, cost, remove], **SHOWN)
     return picker
 
 
@@ -351,13 +360,13 @@ def _add_questions(page: Page, presets, clips, picker, cost) -> gr.Slider:
     return longest
 
 
-def _add_comparison(page: Page, presets, clips, picker, longest) -> None:
+def _add_comparison(page: Page, presets, clips, picker, cost, longest) -> None:
     """Answers side by side at several strengths of LoRA."""
     known = gr.State((), time_to_live=VISIT_SECONDS)
     story = next((preset.question for preset in presets if preset.task == STORY), presets[0].question)
     gr.HTML(f'<p class="explanation">{LORA}</p>')
     question = gr.Textbox(story, label="Question", max_length=page.listener.limits.question_characters)
-    scale = gr.Slider(0, 1, 0.5, step=0.05, label="Strength of LoRA, beside 1 (as trained)", elem_id="lora")
+    scale = gr.Slider(0, 1, 0.25, step=0.05, label="Strength of LoRA, beside 1 (as trained)", elem_id="lora")
     with gr.Row():
         compare = gr.Button("Compare", variant="primary", min_width=110, elem_id="compare")
         stop = gr.Button("Stop", variant="stop", min_width=110, visible=False)
@@ -365,7 +374,7 @@ def _add_comparison(page: Page, presets, clips, picker, longest) -> None:
     problem = gr.HTML(elem_id="comparison-problem")
     answers = gr.HTML(markup.comparison([]), elem_id="comparison")
 
-    given, shown = [clips, picker, known, longest, question], [known, answers, problem, compare, stop]
+    given, shown = [clips, picker, known, longest, question], [known, answers, problem, cost, compare, stop]
     events = [
         sweep.click(page.sweep, given, shown, **MODELLED),
         compare.click(page.compare, [*given, scale], shown, **MODELLED),
@@ -389,7 +398,7 @@ def make_theme() -> gr.themes.Base:
         "font_mono": ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
     }
     return gr.themes.Base(
-        primary_hue="teal", neutral_hue="slate", radius_size="md", spacing_size="md", text_size="md", **fonts
+        primary_hue="teal", neutral_hue="slate", radius_size="lg", spacing_size="md", text_size="md", **fonts
     )
 
 
@@ -430,7 +439,7 @@ def launch_page(page: gr.Blocks, limits: Limits | None = None, **options):
         "css_paths": HERE / "web.css",
         "head_paths": HERE / "web.html",
         "footer_links": [],
-        "max_file_size": int((limits or Limits()).upload_megabytes * 1e6),
+        "max_file_size": int((limits or Limits()).upload_megabytes * 2**20),
         "state_session_capacity": VISITORS,
         "allowed_paths": [str(EXAMPLES)],
         "ssr_mode": False,

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_salmonn import noise
 
 from demo_salmonn import markup, pictures
 from demo_salmonn.markup import Turn
 from demo_salmonn.meter import PartUse
 from demo_salmonn.session import Answer, EncodedClip
+from tiny_salmonn import noise
 
 
 ATTACK = '<img src=x onerror="alert(1)">'

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 from data_salmonn.prompts import PromptBank
 from demo_salmonn import presets
 from demo_salmonn.limits import Limits
 from demo_salmonn.session import Listener
+from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 LIMITS = Limits(clip_seconds=40, new_tokens=12, clips=3, question_characters=60)
@@ -28,7 +28,13 @@ def listener():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    for name, seconds in (("one.wav", 1.5), ("two.wav", 2.2), ("long.wav", 31), ("too_long.flac", 41), ("empty.wav", 0)):
+    for name, seconds in (
+        ("one.wav", 1.5),
+        ("two.wav", 2.2),
+        ("long.wav", 31),
+        ("too_long.flac", 41),
+        ("empty.wav", 0),
+    ):
         soundfile.write(folder / name, noise(seconds, len(name)), 16000)
     (folder / "broken.mp3").write_bytes(b"ID3 this is no music")
     samples = noise(1)
@@ -190,7 +196,10 @@ def test_what_goes_wrong_in_the_model_is_raised(listener, clips, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken.mp3", "“broken.mp3” cannot be read as audio. WAV, FLAC, OGG and MP3 files can be read, of up to 40 s."),
+        (
+            "broken.mp3",
+            "“broken.mp3” cannot be read as audio. WAV, FLAC, OGG and MP3 files can be read, of up to 40 s.",
+        ),
         ("too_long.flac", "“too_long.flac” is 41 s long; at most 40 s are taken."),
         ("empty.wav", "“empty.wav” holds no sound"),
         ("nan.wav", "“nan.wav” holds samples that are not finite"),
