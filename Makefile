@@ -6,6 +6,9 @@
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make test-web                     the tests of the web page, also in Chromium where there is one
+#   make test-nano                    those of how salmonn-nano is made
+#   make test-slow                    those that need the network
+#   make test-random                  all but the slow ones in random order
 #   make check                        ruff and mlinter, no finding allowed
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
@@ -45,7 +48,7 @@ WEB_STAMP := $(VENV)/.installed-web
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-slow check style bench report clean
+.PHONY: demo web space test test-web test-nano test-slow test-random check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -73,19 +76,26 @@ web: $(WEB_STAMP)
 space:
 	test -n "$$SPACE"
 	mkdir -p "$$SPACE"
-	git archive HEAD -- $(MODEL_FILES) adapter_salmonn.py connectors_salmonn.py LICENSE checkpoints \
+	git archive HEAD -- $(wildcard *_beats.py *_salmonn.py) LICENSE checkpoints \
 	  cli_salmonn conversion_salmonn data_salmonn demo_salmonn nano_salmonn | tar -x -C "$$SPACE"
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
 
+test-nano: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)
+
+# The network is for these alone: tests/conftest.py shuts it for all others.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=0 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-random: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -p randomly $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

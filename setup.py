@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "safetensors>=0.4.3",
     "huggingface_hub>=1.0",
     "numpy>=1.24",
+    "pyyaml>=6",
     "soundfile>=0.12",
     "soxr>=0.5",
     "tqdm>=4.60",
@@ -51,6 +52,7 @@ EXTRAS = {
         "pycocoevalcap>=1.2",  # METEOR and CIDEr, with their Java parts
         "rouge-score>=0.1.2",
         "sacrebleu[ja]>=2.4",
+        "whisper-normalizer>=0.1",  # Whisper's table of English spellings
     ],
     # Made music; the library of FluidSynth itself is a package of the system.
     "music": ["pyfluidsynth>=1.3"],
@@ -62,6 +64,7 @@ EXTRAS = {
     "web-test": ["playwright>=1.40"],
     "dev": [
         "pytest>=8",
+        "pytest-randomly>=3.15",
         "pytest-xdist>=3.5",
         "ruff>=0.12",
         "transformers-mlinter>=0.1.5",
@@ -100,9 +103,9 @@ setup(
     package_data={
         "data_salmonn": ["prompts/*.json"],
         "demo_salmonn": ["web.css", "web.html", "space/*"],
-        "training_salmonn": ["recipes/*.json"],
+        "training_salmonn": ["recipes/*.yaml"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
-        "nano_salmonn": ["recipes/*.json", "beats_recipes/*.json", "data_makers/*.json"],
+        "nano_salmonn": ["recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

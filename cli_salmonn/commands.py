@@ -3,6 +3,23 @@
 
 import argparse
 import json
+from collections.abc import Callable
+
+
+class CommandParser(argparse.ArgumentParser):
+    """
+    A parser that another one may take the place of when its command is given: of recipes, whose options Transformers
+    says, which takes seconds to import.
+
+    `complete`, if set, makes that one of this one and of the words on the command line.
+    """
+
+    complete: Callable[[argparse.ArgumentParser, list[str]], argparse.ArgumentParser] | None = None
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.complete is None:
+            return super().parse_known_args(args, namespace)
+        return self.complete(self, args).parse_known_args(args, namespace)
 
 
 def add_command(commands, name: str, summary: str, run=None, examples: str | None = None) -> argparse.ArgumentParser:

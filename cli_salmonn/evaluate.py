@@ -41,8 +41,10 @@ def add_parser(commands) -> None:
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--name", help="what reports call the model (default: MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where RUN holds another run")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out tasks whose data are not there")
     parser.add_argument("--no-report", action="store_true", help="scores only")
     add_audio(parser)
+    parser.set_defaults(extra="eval")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -62,6 +64,7 @@ def _run(options: argparse.Namespace) -> None:
         generation=dict(options.generation),
         bootstrap_samples=options.bootstrap_samples,
         overwrite=options.overwrite,
+        skip_missing=options.skip_missing,
         name=options.name,
         llm=options.llm,
         adapter=options.adapter,
@@ -72,8 +75,10 @@ def _run(options: argparse.Namespace) -> None:
     if not PartialState().is_main_process:
         return
     _print_scores(results)
+    for task, reason in results["skipped"].items():
+        print(f"{task} skipped: {reason}")
     if not options.no_report:
-        write_report_of(options.output, options.tasks, options, options.limit)
+        write_report_of(options.output, options)
 
 
 def _print_scores(results: dict) -> None:

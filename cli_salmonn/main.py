@@ -20,6 +20,7 @@ from cli_salmonn import (
     demo,
     evaluate,
     judge,
+    merge,
     nano,
     perplexity,
     report,
@@ -27,6 +28,8 @@ from cli_salmonn import (
     tasks,
     train,
 )
+from cli_salmonn.commands import CommandParser
+from cli_salmonn.extras import find_version, how_to_install
 
 
 # In the order of the help: use a model, get one, train it, look at it, score it.
@@ -38,6 +41,7 @@ COMMANDS = (
     train,
     activate,
     average,
+    merge,
     sweep_lora,
     perplexity,
     evaluate,
@@ -48,21 +52,32 @@ COMMANDS = (
     nano,
 )
 
+# Those whose packages come with `.[eval]`; all others that need any find them in `.[train]`.
+EVALUATION = ("sweep_lora", "evaluate", "tasks", "judge", "report", "compare")
+
 # The exit status of a command that was used wrongly, as in argparse.
 USER_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments` (those of the process unless given) and returns the exit status."""
-    options = build_parser().parse_args(arguments)
-    _set_logging(options.verbose)
+    options = argparse.Namespace(verbose=False, run=None)
     try:
+        options = build_parser().parse_args(arguments, options)
+        _set_logging(options.verbose)
         options.run(options)
     except (ValueError, OSError) as error:
+        # What fails within the work of a command, and not for how it was called, has other types: see `keep_traceback`.
         if options.verbose:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"salmonn: error: {reason}", file=sys.stderr)
+        print(f"salmonn: error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+        return USER_ERROR
+    except ModuleNotFoundError as error:
+        command = getattr(options.run, "__module__", "").removeprefix("cli_salmonn.")
+        help_text = how_to_install(error.name, "eval" if command in EVALUATION else "train")
+        if options.verbose or help_text is None:
+            raise
+        print(f"salmonn: error: {help_text}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("salmonn: interrupted", file=sys.stderr)
@@ -72,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Each command leaves its function in `run`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="salmonn", description="SALMONN: ask a language model about what is heard, and make such models."
     )
+    parser.add_argument("--version", action="version", version=f"salmonn {find_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)

@@ -13,7 +13,8 @@ example:
       --test data/sounds/test data/music/test
 
 Folders are those that `salmonn nano make` writes. OUT is for pipeline("audio-classification") and for
-`salmonn assemble --beats OUT`; scores.json in it has the accuracy on the test folders.
+`salmonn assemble --beats OUT`; scores.json in it has the accuracy on the test folders. Every field of the recipe is an
+option, such as `--learning_rate 5e-4 --start runs/beats`.
 """
 
 SCORE_EXAMPLES = """\
@@ -39,9 +40,9 @@ def add_parsers(commands) -> None:
     parser.add_argument("--train", nargs="+", required=True, metavar="DIR", help="folders of made clips")
     parser.add_argument("--validation", nargs="+", required=True, metavar="DIR", help="folders to evaluate on")
     parser.add_argument("--test", nargs="+", default=[], metavar="DIR", help="folders to score the finished model on")
-    parser.add_argument("--recipe", default="nano", metavar="FILE", help="JSON file, or a name (default: nano)")
-    parser.add_argument("--override", nargs="+", default=[], metavar="NAME=VALUE", help="fields to replace, in JSON")
+    parser.add_argument("--recipe", default="nano", metavar="FILE", help="YAML file, or a name")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.complete = _add_fields
 
     parser = add_command(commands, "score-beats", "score a BEATs on made clips", _score_beats, SCORE_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="folder of the model, where scores.json is written too")
@@ -54,12 +55,23 @@ def add_parsers(commands) -> None:
     parser.add_argument("--weight", type=float, default=0.5, metavar="W", help="share of SECOND (default: 0.5)")
 
 
+def _add_fields(parser: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:
+    from nano_salmonn.beats_classifier import RECIPES, SECTIONS
+    from training_salmonn.recipe_files import RecipeParser, find_recipe, read_recipe
+
+    usage = f"{parser.prog} OUT --train DIR ... --validation DIR ... [--test DIR ...] [--FIELD VALUE ...]"
+    complete = RecipeParser(parser, SECTIONS, usage)
+    if {"-h", "--help"} & set(words):
+        complete.set_defaults(**read_recipe(find_recipe("nano", RECIPES), RECIPES))
+    return complete
+
+
 def _train_beats(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from nano_salmonn.beats_classifier import load_beats_recipe, score_beats, train_beats
 
-    recipe = load_beats_recipe(options.recipe, options.override)
+    recipe = load_beats_recipe(options.recipe, **options.fields)
     output = train_beats(options.train, options.validation, options.output, recipe, options.resume)
     if not PartialState().is_main_process:
         return

@@ -25,12 +25,14 @@ def add_parser(commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from conversion_salmonn.loading import find_base
     from data_salmonn.prompts import PromptBank
     from training_salmonn.analysis import NO_INSTRUCTION, perplexity_over_checkpoints, save_perplexity
 
     bank = PromptBank.load()
     instructions = {name: None if name == NO_INSTRUCTION else bank.test_prompt(name) for name in options.instructions}
-    options.adapter = options.adapter or options.checkpoints[0]  # gives the model an adapter of the right shape
+    if options.adapter is None and find_base(options.model) is None:
+        options.adapter = options.checkpoints[0]  # gives the model an adapter of the right shape
     model, processor, dataset = load_for_analysis(options)
     result = perplexity_over_checkpoints(model, processor, dataset, options.checkpoints, instructions)
     save_perplexity(options.output, result)

@@ -14,10 +14,7 @@ def add_parser(commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from evaluation_salmonn.run_files import read_results
-
-    results = read_results(options.run_folder)
-    write_report_of(options.run_folder, list(results["tasks"]), options, results["limit"])
+    write_report_of(options.run_folder, options)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +35,16 @@ def add_audio(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_report_of(run: str, tasks: list[str], options: argparse.Namespace, limit: int | None) -> None:
+def write_report_of(run: str, options: argparse.Namespace) -> None:
     from evaluation_salmonn.data import load_examples
     from evaluation_salmonn.report import write_report
-    from evaluation_salmonn.task import load_tasks
+    from evaluation_salmonn.run_files import read_results
+    from evaluation_salmonn.task import load_task, task_from_dict
 
-    examples = {}
+    examples, results = {}, read_results(run)
     if options.audio != "none":
-        for task in load_tasks(tasks):
-            examples[task.name] = load_examples(task, dict(options.data), options.data_dir, limit)[0]
+        for name, entry in results["tasks"].items():
+            # as it was asked, also where the task has a file of its own; older runs only have its name
+            task = task_from_dict(entry["definition"]) if "definition" in entry else load_task(name)
+            examples[name] = load_examples(task, dict(options.data), options.data_dir, results["limit"])[0]
     print(f"wrote {write_report(run, examples, options.audio)}")

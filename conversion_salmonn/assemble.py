@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import Blip2QFormerConfig
 
+from chat_template_salmonn import wrap_chat_template
 from configuration_salmonn import SalmonnConfig
-from conversion_salmonn.checkpoint_io import list_names, output_folder
+from conversion_salmonn.checkpoint_io import output_folder
+from conversion_salmonn.loading import attach_adapter
 from conversion_salmonn.parts import (
     LanguagePart,
     Part,
@@ -30,17 +31,13 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
-from modeling_salmonn import SalmonnForConditionalGeneration
-from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from processing_salmonn import SalmonnProcessor
 
 
 logger = logging.getLogger(__name__)
 
 # What no part brings along, and so starts from random numbers.
 NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
-
-# What PEFT saves of an adapter.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -61,6 +58,7 @@ def assemble(
     segment_position_embeddings: bool = False,
     fixed_length: bool = True,
     pad_last_window: bool = False,
+    max_audio_seconds: float | None = 30,
     chat_template: str | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
@@ -86,6 +84,8 @@ def assemble(
         fixed_length (`bool`): whether each segment is encoded as 30 s, as the released models need it, or as long as
             it is.
         pad_last_window (`bool`): whether frames at the end of a segment that do not fill a window get one.
+        max_audio_seconds (`float`, *optional*): longest audio that the model is trained on, `None` for any; longer clips are
+            transcribed piece by piece.
         chat_template (`str`, *optional*): of the processor. Unless given, that of the LLM, made one that takes clips, or
             the released models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
@@ -118,16 +118,20 @@ def assemble(
             segment_position_embeddings=segment_position_embeddings,
             fixed_length=fixed_length,
             pad_last_window=pad_last_window,
+            max_audio_seconds=max_audio_seconds,
         )
         # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
         processor = SalmonnProcessor.from_model_config(config, language.tokenizer, chat_template=chat_template)
         config.transcription_prompt_ids = processor.transcription_prompt_ids()
+        config.transcription_separator_ids = processor.transcription_separator_ids()
         state = cast(named_parts(speech, language, beats_part), dtype)
         model = build_model(config, state, "the parts", new=NEW, seed=seed)
         if dtype is not None:
             model.to(dtype)
         if adapter is not None:
-            _load_adapter(model, adapter)
+            attach_adapter(model, adapter)
+            # Where it was trained means nothing here: its base is beside it.
+            model.peft_config["default"].base_model_name_or_path = None
         set_generation(model, language)
         save_all(model, processor, folder, dtype or language.dtype)
     return Path(output)
@@ -158,21 +162,3 @@ def _check_qformer(settings: dict | None) -> dict:
             f"{sizes['num_attention_heads']} heads"
         )
     return settings
-
-
-def _load_adapter(model: SalmonnForConditionalGeneration, folder: str | os.PathLike) -> None:
-    """Gives `model` a trained adapter. Raises `ValueError` if it was trained on other weights, or does not fit."""
-    missing = [name for name in ADAPTER_FILES if not Path(folder, name).is_file()]
-    if missing:
-        raise ValueError(f"`adapter` {folder} is no folder of an adapter, it lacks {' and '.join(missing)}")
-    try:
-        loading = model.load_adapter(str(folder))
-    except RuntimeError as error:  # Transformers has logged which ones
-        raise ValueError(f"`adapter` {folder} does not fit this model: its tensors have other sizes") from error
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"`adapter` {folder} cannot be read, it may be truncated ({error})") from error
-    different = loading.missing_keys | loading.unexpected_keys
-    if different:
-        raise ValueError(f"`adapter` {folder} does not fit this model, which differs in {list_names(different)}")
-    # Where it was trained means nothing here: its base is beside it.
-    model.peft_config["default"].base_model_name_or_path = None

@@ -5,9 +5,10 @@ Training data from manifests, folders and the Hub, all with the same columns:
     audio     the clip, a `datasets.Audio` of 16 kHz that is not decoded until a batch needs it, or a list of such clips
               that are joined with 0.1 s of silence
     text      the answer
-    task      what is asked, see `prompts/`
+    task      what is asked, see `prompts/`, or `None` if the question is asked as it stands
     question  the row's own question, or `None`
     language  language of the prompt, or `None`
+    messages  a conversation of several turns or clips as JSON, or `None`, see `chats`; `text` is then its last answer
     length    seconds of audio, for batches of similar lengths (not with streamed Hub data)
     id        what errors call the row
 """
@@ -20,27 +21,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import soundfile
-import soxr
 from datasets import Audio, Dataset, Features, IterableDataset, List, Value, load_dataset, load_from_disk
 from tqdm.auto import tqdm
-from transformers.audio_utils import load_audio
 
+from data_salmonn.audio import SAMPLING_RATE, SILENCE_SECONDS, DatasetClip, measure_audio
+from data_salmonn.chats import CHAT_COLUMNS, CLIP_COLUMNS, read_chat
 from data_salmonn.manifests import (
+    LABELS,
     MAX_TEXT_TOKENS,
-    SILENCE_SECONDS,
+    SYNONYMS,
     ManifestError,
     ManifestRow,
     Problem,
     check_labels,
-    find_manifest,
-    measure_audio,
     read_manifest,
 )
 from data_salmonn.prompts import PromptBank
+from data_salmonn.readers import SAVED_NAMES, find_manifest
 
 
-SAMPLING_RATE = 16000
-STRINGS = ("text", "task", "question", "language", "id")
+PROBLEM = "problem"  # column of what is wrong with a conversation, until all rows are checked
 MAX_SHARDS = 64  # of a streamed manifest: as many workers can share it
 
 
@@ -81,14 +81,14 @@ def load_training_data(
 
     Args:
         source (`str`, `Path`, `Dataset` or `IterableDataset`):
-            A manifest (annotation JSON, JSONL, CSV), a folder with `metadata.csv` or `metadata.jsonl`, a folder that
-            `save_to_disk` wrote, a data set of the Hub or a folder of one, or a data set that is loaded already.
+            A manifest or a folder of one, see [`read_manifest`], a folder that `save_to_disk` wrote, a data set of the
+            Hub or a folder of one, or a data set that is loaded already.
         split (`str`, *optional*):
             Split to load, for data sets that have several.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to return an `IterableDataset`. Rows of the Hub are then checked only when their turn comes.
         task (`str`, *optional*):
-            Task of the rows that do not name one.
+            Task of the rows that do not name one. Without a task, a row's question is asked as it stands.
         columns (`dict[str, str]`, *optional*):
             Columns by the names they should have, for data sets: `{"text": "sentence"}`.
         audio_root (`str` or `Path`, *optional*):
@@ -117,7 +117,7 @@ def load_training_data(
         dataset = rows_to_dataset(rows)
     else:
         name = source if isinstance(source, (str, Path)) else "data set"
-        dataset = _name_columns(_open_dataset(source, split, streaming, load_options), name, columns, task)
+        dataset = _name_columns(open_dataset(source, split, streaming, **load_options), name, columns, task)
         if isinstance(dataset, Dataset):
             dataset = _check_dataset(dataset, name, tokenizer=tokenizer, **checks)
     if streaming and isinstance(dataset, Dataset):
@@ -134,10 +134,10 @@ def rows_to_dataset(rows: list[ManifestRow]) -> Dataset:
     """The data set of the rows of a manifest. Clips are lists if a row has several."""
     joined = any(len(row.paths) > 1 for row in rows)
     features = Features(
-        {"audio": List(AUDIO) if joined else AUDIO, **{name: Value("string") for name in STRINGS}}
+        {"audio": List(AUDIO) if joined else AUDIO, **{name: Value("string") for name in LABELS}}
         | {"length": Value("float64")}
     )
-    columns: dict[str, list] = {name: [getattr(row, name) for row in rows] for name in (*STRINGS, "length")}
+    columns: dict[str, list] = {name: [getattr(row, name) for row in rows] for name in (*LABELS, "length")}
     clips = [[{"bytes": None, "path": path} for path in row.paths] for row in rows]
     columns["audio"] = clips if joined else [clip for (clip,) in clips]
     # as an Arrow table: a `Dataset` made of Python objects would want torchcodec to encode them
@@ -164,12 +164,12 @@ def _cast_audio(dataset: Dataset | IterableDataset, column: str = "audio") -> Da
     return dataset if dataset.features[column] == wanted else dataset.cast_column(column, wanted)
 
 
-def _open_dataset(
-    source: str | Path | Dataset | IterableDataset, split: str | None, streaming: bool, load_options: dict
+def open_dataset(
+    source: str | Path | Dataset | IterableDataset, split: str | None = None, streaming: bool = False, **load_options
 ) -> Dataset | IterableDataset:
-    """One split of a data set, as it is."""
+    """One split of a data set, as it is. Raises `ValueError` if it must be named, or is not there."""
     if isinstance(source, (str, Path)):
-        if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
+        if any((Path(source) / name).is_file() for name in SAVED_NAMES):
             source = load_from_disk(str(source), **load_options)
         else:
             # not decoded while it is loaded: see `AUDIO`
@@ -184,36 +184,116 @@ def _open_dataset(
     return source
 
 
+def lazy_rows(dataset: Dataset) -> list[dict]:
+    """The rows of `dataset` with all their columns, clips as [`DatasetClip`]: not decoded, and not kept in memory."""
+    audio = [name for name, feature in dataset.features.items() if isinstance(_feature_of_clips(feature), Audio)]
+    for name in audio:
+        dataset = _cast_audio(dataset, name)
+    others = [name for name in dataset.column_names if name not in audio]
+    rows = dataset.select_columns(others).to_list() if others else [{} for _ in range(len(dataset))]
+    clips = {name: dataset.select_columns([name]) for name in audio}
+    return [row | {name: DatasetClip(clips[name], i, name) for name in audio} for i, row in enumerate(rows)]
+
+
+def _feature_of_clips(feature: Any) -> Any:
+    """What a column holds, alone or in lists."""
+    return feature.feature if isinstance(feature, List) else feature
+
+
+def _cast_audio(dataset: Dataset | IterableDataset, column: str = "audio") -> Dataset | IterableDataset:
+    """`dataset` with clips of 16 kHz that are not decoded, alone or in lists as they are."""
+    found = dataset.features[column]
+    if isinstance(_feature_of_clips(found), dict) and "array" in _feature_of_clips(found):
+        return _encode_arrays(dataset, column)
+    wanted = AUDIO if isinstance(dataset, Dataset) else STREAMED_AUDIO
+    wanted = List(wanted) if isinstance(found, List) else wanted
+    return dataset if found == wanted else dataset.cast_column(column, wanted)
+
+
+def _encode_arrays(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
+    """`dataset` with files in memory in place of the arrays of `column`, whose rate each row may have its own of."""
+    is_list = isinstance(dataset.features[column], List)
+
+    def encode(value: Any) -> dict:
+        clips = [_to_file(clip) for clip in (value if is_list else [value])]
+        return {column: clips if is_list else clips[0]}
+
+    features = Features({**dataset.features, column: List(STREAMED_AUDIO) if is_list else STREAMED_AUDIO})
+    return _cast_audio(dataset.map(encode, input_columns=[column], features=features), column)
+
+
+def _to_file(clip: Any) -> dict:
+    """A clip as path or bytes, whatever form it has in a row."""
+    if isinstance(clip, str):
+        return {"bytes": None, "path": clip}
+    if isinstance(clip, dict) and clip.get("array") is not None:
+        file = BytesIO()
+        samples = np.asarray(clip["array"], dtype=np.float32)
+        soundfile.write(file, samples, int(clip["sampling_rate"]), format="WAV", subtype="FLOAT")
+        return {"bytes": file.getvalue(), "path": None}
+    return {name: clip.get(name) if isinstance(clip, dict) else None for name in ("bytes", "path")}
+
+
 def _name_columns(
     dataset: Dataset | IterableDataset, name: str | Path, columns: dict[str, str] | None, task: str | None
 ) -> Dataset | IterableDataset:
     """The columns of the project and no others, with types as they should be."""
     if dataset.features is None:  # streamed, and without any description
         dataset = dataset._resolve_features()
-    audio = (columns or {}).get("audio", "audio")
-    if audio in dataset.column_names:  # first of all: any other change of streamed data would decode the clips
-        dataset = _cast_audio(dataset, audio)
-    for wanted, found in (columns or {}).items():
+    columns = columns or {}
+    for found in columns.values():
         if found not in dataset.column_names:
             raise ValueError(f"`columns` names {found!r}, but {name} has {dataset.column_names}.")
-        if wanted in dataset.column_names and wanted != found:
-            dataset = dataset.remove_columns(wanted)
-        dataset = dataset.rename_column(found, wanted) if wanted != found else dataset
+    if _has_chats(dataset):
+        dataset = _convert_chats(dataset)
+    found = {wanted: next((n for n in names if n in dataset.column_names), None) for wanted, names in SYNONYMS.items()}
+    found = {wanted: name for wanted, name in found.items() if name is not None} | columns
+    if "audio" in found:  # first of all: any other change of streamed data would decode the clips
+        dataset = _cast_audio(dataset, found["audio"])
+    for wanted, column in found.items():
+        if wanted != column:
+            dataset = dataset.remove_columns(wanted) if wanted in dataset.column_names else dataset
+            dataset = dataset.rename_column(column, wanted)
     missing = {"audio", "text"} - set(dataset.column_names)
     if missing:
         raise ValueError(
             f"`source` {name} has no column {' and '.join(sorted(missing))}, only {dataset.column_names}. Say with "
             '`columns` what it is called, such as columns={"text": "sentence"}.'
         )
-    if "task" not in dataset.column_names and task is None:
-        raise ValueError(f"`source` {name} has no column `task`: give the `task` of its rows.")
-    dataset = dataset.select_columns([c for c in ("audio", *STRINGS, "length") if c in dataset.column_names])
+    if not {"task", "question", "messages"} & set(dataset.column_names) and task is None:
+        raise ValueError(f"`source` {name} has no column `task` or `question`: give the `task` of its rows.")
+    kept = ("audio", *LABELS, "length", PROBLEM)
+    dataset = dataset.select_columns([column for column in kept if column in dataset.column_names])
     return _fill_columns(dataset, name, task)
+
+
+def _has_chats(dataset: Dataset | IterableDataset) -> bool:
+    # conversations of this project are strings already
+    return any(name in dataset.column_names and dataset.features[name] != Value("string") for name in CHAT_COLUMNS)
+
+
+def _convert_chats(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """The columns that conversations stand for, and [`PROBLEM`] for those that cannot be used."""
+    for column in CLIP_COLUMNS:
+        if column in dataset.column_names and isinstance(_feature_of_clips(dataset.features[column]), Audio):
+            dataset = _cast_audio(dataset, column)
+
+    def convert(row: dict) -> dict:
+        try:
+            columns, clips = read_chat(row)
+        except ValueError as error:
+            return {**dict.fromkeys(LABELS), "audio": [], PROBLEM: str(error)}
+        found = {name: columns.get(name) for name in LABELS}
+        return {**found, "audio": [_to_file(clip) for clip in clips], PROBLEM: None}
+
+    strings = {name: Value("string") for name in (*LABELS, PROBLEM)}
+    features = Features({"audio": List(STREAMED_AUDIO), **strings})
+    return dataset.map(convert, remove_columns=dataset.column_names, features=features)
 
 
 def _fill_columns(dataset: Dataset | IterableDataset, name: str | Path, task: str | None):
     """Adds the columns of strings that are missing, without a copy of the clips."""
-    found = [column for column in STRINGS if column in dataset.column_names]
+    found = [column for column in LABELS if column in dataset.column_names]
 
     def fill(indices, **columns: list) -> dict[str, list]:
         nothing = [None] * len(indices)
@@ -222,7 +302,8 @@ def _fill_columns(dataset: Dataset | IterableDataset, name: str | Path, task: st
             "task": [value or task for value in tasks],
             "question": columns.get("question", nothing),
             "language": columns.get("language", nothing),
-            "id": [value or f"{name}:{index}" for value, index in zip(ids, indices)],
+            "messages": columns.get("messages", nothing),
+            "id": [f"{name}:{index}" if value in (None, "") else str(value) for value, index in zip(ids, indices)],
         }
 
     if isinstance(dataset, Dataset):
@@ -236,7 +317,7 @@ def _fill_columns(dataset: Dataset | IterableDataset, name: str | Path, task: st
         batched=True,
         with_indices=True,
         input_columns=found,
-        features=Features({**dataset.features, **{column: Value("string") for column in STRINGS}}),
+        features=Features({**dataset.features, **{column: Value("string") for column in LABELS}}),
     )
 
 
@@ -246,92 +327,24 @@ def _check_dataset(
     """`dataset` with a column `length`, or a `ManifestError` with all its bad rows."""
     problems, lengths = [], []
     for index, row in enumerate(tqdm(dataset, desc=f"Checking {name}", unit="row", delay=2)):
-        length, reasons = _measure(row["audio"])
+        length, reasons = _measure(row["audio"], bool(row["messages"]))
         lengths.append(length)
-        reasons = check_labels(row, prompt_bank, tokenizer, max_text_tokens) + reasons
+        if row.get(PROBLEM):
+            reasons = [row[PROBLEM]]
+        else:
+            reasons = check_labels(row, prompt_bank, tokenizer, max_text_tokens) + reasons
         problems += [Problem(str(name), index, reason) for reason in reasons]
     if not lengths:
         problems.append(Problem(str(name), 0, "the data set holds no rows"))
     if problems:
         raise ManifestError(problems)
-    if "length" in dataset.column_names:
-        dataset = dataset.remove_columns("length")
+    dataset = dataset.remove_columns([column for column in ("length", PROBLEM) if column in dataset.column_names])
     return dataset.add_column("length", lengths, feature=Value("float64"))
 
 
-def _measure(audio: Any) -> tuple[float, list[str]]:
+def _measure(audio: Any, is_chat: bool) -> tuple[float, list[str]]:
     """Seconds of a cell of the column `audio`, and what is wrong with its clips."""
     clips = audio if isinstance(audio, list) else [audio]
-    found = [measure_audio(_file_of(clip)) if clip else (0.0, "there is none") for clip in clips]
-    seconds = sum(length for length, _ in found) + SILENCE_SECONDS * (len(found) - 1)
-    return seconds, [f"`audio`: {problem}" for _, problem in found or [(0.0, "there is none")] if problem]
-
-
-def _file_of(clip: dict) -> Path | BytesIO:
-    return Path(clip["path"]) if clip.get("bytes") is None else BytesIO(clip["bytes"])
-
-
-def read_audio(audio: Any, silence_seconds: float = SILENCE_SECONDS) -> np.ndarray:
-    """
-    The samples of a cell of the column `audio`.
-
-    Args:
-        audio (`dict`, `str`, `np.ndarray`, torchcodec's `AudioDecoder` or a list of these):
-            The clip: `{"path", "bytes"}` or `{"array", "sampling_rate"}` as `datasets` has them, a path, or samples of
-            16 kHz. Clips of a list are joined.
-        silence_seconds (`float`, *optional*, defaults to 0.1):
-            Silence between the clips of a list.
-
-    Returns:
-        `np.ndarray`: float32 of shape `(samples,)`, 16 kHz, channels averaged.
-
-    Raises:
-        ValueError: on a clip without samples, or one that cannot be read.
-        TypeError: on anything else.
-    """
-    if isinstance(audio, (list, tuple)):
-        if not audio:
-            raise ValueError("`audio` must hold at least one clip, got an empty list.")
-        silence = np.zeros(round(silence_seconds * SAMPLING_RATE), dtype=np.float32)
-        parts = [part for clip in audio for part in (silence, read_audio(clip))]
-        return np.concatenate(parts[1:])
-    samples = _read_clip(audio)
-    if samples.ndim != 1 or not len(samples):
-        raise ValueError(f"`audio` must be mono samples, at least one, got an array of shape {samples.shape}.")
-    return np.ascontiguousarray(samples, dtype=np.float32)
-
-
-def _read_clip(audio: Any) -> np.ndarray:
-    """Samples of 16 kHz of one clip."""
-    if isinstance(audio, np.ndarray):
-        if not np.issubdtype(audio.dtype, np.floating):
-            raise TypeError(f"`audio` must be floating-point samples in [-1, 1), got {audio.dtype}.")
-        return audio
-    if hasattr(audio, "get_all_samples"):  # torchcodec's, where `datasets` is left to decode
-        samples = audio.get_all_samples()
-        return _to_mono_16k(samples.data.numpy().T, samples.sample_rate)
-    if isinstance(audio, (str, Path)):
-        audio = {"path": str(audio)}
-    if not isinstance(audio, dict):
-        raise TypeError(f"`audio` must be a clip as `datasets` has it, a path or samples, got {type(audio).__name__}.")
-    if audio.get("array") is not None:
-        return _to_mono_16k(np.asarray(audio["array"]), audio["sampling_rate"])
-    if audio.get("bytes") is None and not Path(str(audio.get("path"))).is_file():
-        raise ValueError(f"`audio` {audio.get('path')}: there is no such file.")
-    try:
-        if audio.get("bytes") is None:
-            return load_audio(str(audio["path"]), sampling_rate=SAMPLING_RATE, backend="soundfile")
-        return _to_mono_16k(*soundfile.read(BytesIO(audio["bytes"]), dtype="float32", always_2d=True))
-    except RuntimeError as error:  # soundfile's
-        raise ValueError(f"`audio` {audio.get('path')} is no audio that can be read ({error}).") from error
-
-
-def _to_mono_16k(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """`(samples,)` of 16 kHz from `(samples,)` or `(samples, channels)`, as Transformers' `load_audio` makes them."""
-    samples = np.asarray(samples, dtype=np.float32)
-    samples = samples.mean(axis=-1) if samples.ndim == 2 else samples
-    if sampling_rate == SAMPLING_RATE:
-        return samples
-    wanted = -(-len(samples) * SAMPLING_RATE // int(sampling_rate))
-    samples = soxr.resample(samples, sampling_rate, SAMPLING_RATE, quality="soxr_hq")
-    return np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+    found = [measure_audio(clip) for clip in clips or [None]]
+    seconds = sum(length for length, _ in found) + (0 if is_chat else SILENCE_SECONDS * (len(found) - 1))
+    return seconds, [f"`audio`: {problem}" for _, problem in found if problem]

@@ -1,33 +1,36 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Manifests: files that list clips and answers. Everything wrong with one is found before anything is loaded.
-
-Three forms are read, see `docs/training_data.md`: the annotation file of the released project
-(`{"annotation": [{"path", "text", "task", "Q", "expand_wav"}]}`), JSONL with one such object a line, and CSV. A folder
-stands for the `metadata.csv` or `metadata.jsonl` in it.
+The schema of a row, and manifests: files that list such rows. Everything wrong with one is found before anything is
+loaded. See `docs/data.md` for the columns and the forms of files.
 """
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import soundfile
 from tqdm.auto import tqdm
 
+from data_salmonn.audio import SILENCE_SECONDS, measure_audio
+from data_salmonn.chats import answers_of, is_chat, read_chat
 from data_salmonn.prompts import PromptBank
+from data_salmonn.readers import MANIFEST_ENDINGS, MANIFEST_NAMES, Entry, find_manifest, read_entries
 
 
-MANIFEST_ENDINGS = (".json", ".jsonl", ".csv")
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")
-# Columns under the names that other formats have for them.
-SYNONYMS = {"path": ("path", "audio", "file_name"), "text": ("text", "transcription"), "question": ("Q", "question")}
+# Columns, and the names that other formats have for them. The first that a row has counts.
+SYNONYMS = {
+    "audio": ("audio", "path", "file_name"),
+    "text": ("text", "answer", "reference", "transcription", "sentence"),
+    "question": ("question", "Q"),
+    "task": ("task",),
+    "language": ("language",),
+    "id": ("id",),
+    "messages": ("messages",),
+}
+LABELS = ("text", "task", "question", "language", "id", "messages")  # what a row has beside its clips: all strings
 MAX_TEXT_TOKENS = 300  # of the released configuration
-SILENCE_SECONDS = 0.1  # between the clips of `expand_wav`, as in the released code
 MAX_LISTED = 50  # problems in the message of an error; all are in its `problems`
 
 
@@ -49,7 +52,7 @@ class ManifestError(ValueError):
     def __init__(self, problems: list[Problem]):
         self.problems = problems
         rows = len({(problem.file, problem.row) for problem in problems})
-        lines = [f"{rows} bad rows, nothing was loaded:", *map(str, problems[:MAX_LISTED])]
+        lines = [f"{rows} bad row{'s' * (rows > 1)}, nothing was loaded:", *map(str, problems[:MAX_LISTED])]
         if len(problems) > MAX_LISTED:
             lines.append(f"... and {len(problems) - MAX_LISTED} more, in `problems` of this error")
         super().__init__("\n  ".join(lines))
@@ -60,14 +63,20 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """A row that has passed all checks. `paths` has more than one entry if there is `expand_wav`; `length` in seconds."""
+    """
+    A row that has passed all checks.
+
+    `paths` has more than one entry if clips are joined, or if `messages`, a conversation, has several; `length` in
+    seconds.
+    """
 
     id: str
     paths: tuple[str, ...]
-    text: str
-    task: str
+    text: str | None
+    task: str | None
     question: str | None
     language: str | None
+    messages: str | None
     length: float
 
 
@@ -81,19 +90,12 @@ class _Checks:
     task: str | None
     tokenizer: Any
     max_text_tokens: int
+    needs_text: bool
 
 
-def find_manifest(source: str | Path) -> Path | None:
-    """
-    The manifest that `source` is, or that lies in the folder `source`; `None` if `source` is something else. Raises a
-    `ValueError` if it has the name of a manifest and does not exist.
-    """
-    source = Path(source)
-    if source.suffix in MANIFEST_ENDINGS and not source.is_dir():
-        if not source.is_file():
-            raise ValueError(f"`source` {source} does not exist.")
-        return source
-    return next((source / name for name in METADATA_FILES if (source / name).is_file()), None)
+def pick(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a column of the schema under any of its names, or `None`."""
+    return next((row[name] for name in SYNONYMS[column] if row.get(name) is not None), None)
 
 
 def validate_manifest(source: str | Path, **options) -> list[Problem]:
@@ -112,7 +114,7 @@ def read_manifest(source: str | Path, **options) -> list[ManifestRow]:
 
     Args:
         source (`str` or `Path`):
-            Annotation file, JSONL or CSV, or a folder with `metadata.csv` or `metadata.jsonl`.
+            JSON, JSONL, CSV or TSV, or a folder with a `metadata` or `manifest` of these, or one of LibriSpeech.
         task (`str`, *optional*):
             Task of the rows that do not name one.
         audio_root (`str` or `Path`, *optional*):
@@ -123,6 +125,8 @@ def read_manifest(source: str | Path, **options) -> list[ManifestRow]:
             What to count the tokens of answers with. Without it only answers are found whose words alone are too many.
         max_text_tokens (`int`, *optional*, defaults to 300):
             Most tokens of an answer, its end token included.
+        needs_text (`bool`, *optional*, defaults to `True`):
+            Whether a row must have an answer. One that is only to be asked need not.
         num_threads (`int`, *optional*, defaults to 8):
             Headers to read at a time.
 
@@ -144,20 +148,24 @@ def _inspect(
     prompt_bank: PromptBank | None = None,
     tokenizer=None,
     max_text_tokens: int = MAX_TEXT_TOKENS,
+    needs_text: bool = True,
     num_threads: int = 8,
 ) -> tuple[list[ManifestRow], list[Problem]]:
     """The good rows of a manifest, and everything wrong with the others."""
     file = find_manifest(source)
     if file is None:
         raise ValueError(
-            f"`source` must be a .json, .jsonl or .csv file or a folder with one of {METADATA_FILES}, got {source}."
+            f"`source` must be a file that ends in one of {', '.join(MANIFEST_ENDINGS)}, a folder with one of "
+            f"{', '.join(MANIFEST_NAMES)}, or one with *.trans.txt, got {source}."
         )
     if max_text_tokens < 1:
         raise ValueError(f"`max_text_tokens` must be at least 1, got {max_text_tokens}.")
-    root = file.parent if audio_root is None else Path(audio_root)
-    checks = _Checks(file, root, prompt_bank or PromptBank.load(), task, tokenizer, max_text_tokens)
+    if file.is_dir() and task is None:
+        task = "asr"  # LibriSpeech says what is spoken
+    bank = prompt_bank or PromptBank.load()
+    checks = _Checks(file, audio_root_of(file, audio_root), bank, task, tokenizer, max_text_tokens, needs_text)
 
-    entries = list(_read_entries(file))
+    entries = list(read_entries(file))
     rows, problems = [], []
     with ThreadPoolExecutor(num_threads) as pool:
         results = pool.map(partial(_check_entry, checks), entries)
@@ -172,98 +180,90 @@ def _inspect(
     return rows, problems
 
 
-def _read_entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of `file` with their numbers, as they stand there; a `ValueError` in place of one that cannot be read."""
-    if file.suffix == ".csv":
-        yield from _read_csv(file)
-    elif file.suffix == ".jsonl":
-        yield from _read_jsonl(file)
-    else:
-        yield from _read_annotation(file)
+def audio_root_of(manifest: Path, audio_root: str | Path | None = None) -> Path:
+    """Where the paths of a manifest start: its folder, unless another one is given."""
+    if audio_root is not None:
+        return Path(audio_root)
+    return manifest if manifest.is_dir() else manifest.parent
 
 
-def _read_annotation(file: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        yield 0, ValueError(f"the file cannot be read as JSON ({error})")
-        return
-    rows = content.get("annotation") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        yield 0, ValueError('the file must be {"annotation": [...]}; a file with one object a line must end in .jsonl')
-        return
-    yield from enumerate(rows, start=1)
-
-
-def _read_jsonl(file: Path) -> Iterator[tuple[int, Any]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8"))
-            except ValueError as error:
-                yield number, ValueError(f"the line cannot be read as JSON ({error})")
-
-
-def _read_csv(file: Path) -> Iterator[tuple[int, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, restkey="", restval=None)
-        try:
-            for row in reader:
-                if "" in row:
-                    yield reader.line_num, ValueError(f"the line has more cells than the header: {row['']}")
-                else:
-                    # a cell cannot be left out, only left empty
-                    yield reader.line_num, {name: cell for name, cell in row.items() if cell}
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield reader.line_num + 1, ValueError(f"the line cannot be read as CSV ({error})")
-
-
-def _check_entry(checks: _Checks, entry: tuple[int, Any]) -> ManifestRow | list[str]:
+def _check_entry(checks: _Checks, entry: Entry) -> ManifestRow | list[str]:
     """The row, or all that is wrong with it."""
     number, row = entry
-    if isinstance(row, ValueError):
-        return [str(row)]
-    if not isinstance(row, dict):
-        return [f"a row must be an object, got {type(row).__name__}"]
-    row = {**row, **{name: _pick(row, names) for name, names in SYNONYMS.items()}}
-    row["task"] = row.get("task") or checks.task
-    problems = check_labels(row, checks.prompt_bank, checks.tokenizer, checks.max_text_tokens)
-    paths, seconds, path_problems = _check_audio(checks, row)
-    problems += path_problems
+    try:
+        columns, clips = read_row(row)
+    except ValueError as error:
+        return [str(error)]
+    columns["task"] = columns["task"] or checks.task
+    problems = check_labels(
+        columns, checks.prompt_bank, checks.tokenizer, checks.max_text_tokens, needs_text=checks.needs_text
+    )
+    paths, seconds = [], []
+    for name, value in clips:
+        if not isinstance(value, str) or not value:
+            problems.append(f"`{name}` must be a path, got {describe(value)}")
+            continue
+        path = checks.audio_root / value
+        length, problem = measure_audio(path)
+        paths.append(str(path))
+        seconds.append(length)
+        problems += [f"`{name}` {value}: {problem}"] if problem else []
     if problems:
         return problems
-    return ManifestRow(
-        id=str(row.get("id") or f"{checks.file.name}:{number}"),
-        paths=tuple(paths),
-        text=row["text"],
-        task=row["task"],
-        question=row["question"] or None,
-        language=row.get("language") or None,
-        length=sum(seconds) + SILENCE_SECONDS * (len(paths) - 1),
-    )
+    silence = 0 if columns["messages"] else SILENCE_SECONDS * (len(paths) - 1)
+    row_id = f"{checks.file.name}:{number}" if columns["id"] in (None, "") else str(columns["id"])
+    columns = {name: value or None for name, value in columns.items()} | {"id": row_id}
+    return ManifestRow(**columns, paths=tuple(paths), length=sum(seconds) + silence)
 
 
-def _pick(row: dict, names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+def read_row(row: Any) -> tuple[dict, list[tuple[str, Any]]]:
+    """
+    The columns of [`LABELS`] of a row of any form, unchecked, and its clips with the names of their columns.
+
+    Raises a `ValueError` for what is no row, and for a conversation that cannot be trained on.
+    """
+    if isinstance(row, ValueError):
+        raise row
+    if not isinstance(row, dict):
+        raise ValueError(f"a row must be an object, got {type(row).__name__}")
+    if is_chat(row):
+        columns, clips = read_chat(row)
+        return {name: columns.get(name) for name in LABELS}, [("audios", clip) for clip in clips or [None]]
+    name = next((name for name in SYNONYMS["audio"] if row.get(name) is not None), "audio")
+    audio = row.get(name)
+    clips = [(name, clip) for clip in (audio if isinstance(audio, list) and audio else [audio])]
+    more = row.get("expand_wav")
+    clips += [("expand_wav", clip) for clip in (more if isinstance(more, list) else [] if more is None else [more])]
+    return {name: pick(row, name) for name in LABELS}, clips
 
 
 def check_labels(
-    row: dict, prompt_bank: PromptBank, tokenizer=None, max_text_tokens: int = MAX_TEXT_TOKENS
+    row: Mapping[str, Any],
+    prompt_bank: PromptBank,
+    tokenizer=None,
+    max_text_tokens: int = MAX_TEXT_TOKENS,
+    needs_text: bool = True,
 ) -> list[str]:
-    """What is wrong with `text`, `task`, `question` and `language` of a row, of whichever format."""
-    problems = check_text(row.get("text"), tokenizer, max_text_tokens)
+    """What is wrong with `text`, `task`, `question`, `language` and `messages` of a row, of whichever format."""
+    texts = answers_of(row["messages"]) if row.get("messages") else [row.get("text")]
+    texts = texts if needs_text else [text for text in texts if text is not None]
+    problems = [problem for text in texts for problem in check_text(text, tokenizer, max_text_tokens)]
     for name in ("task", "question", "language"):
         if row.get(name) is not None and not isinstance(row[name], str):
-            problems.append(f"`{name}` must be a string, got {_name(row[name])}")
+            problems.append(f"`{name}` must be a string, got {describe(row[name])}")
     task, language = row.get("task"), row.get("language")
     if not task:
-        return [*problems, "`task` is missing"]
+        if not row.get("question") and not row.get("messages"):
+            problems.append(
+                "there is neither a `question` nor a `task`: write what is asked, or name a task, such as asr"
+            )
+        return problems
     if not isinstance(task, str):
         return problems
     if task not in prompt_bank:
         return [*problems, f"`task` {task!r} is unknown: the prompt bank has no prompts for it"]
+    if row.get("messages"):
+        return problems
     if prompt_bank[task].needs_question and not row.get("question"):
         problems.append(f"task {task!r} needs a question (`Q`)")
     if isinstance(language, str) and language and language not in prompt_bank[task].prompts:
@@ -274,7 +274,7 @@ def check_labels(
 def check_text(text: Any, tokenizer=None, max_text_tokens: int = MAX_TEXT_TOKENS) -> list[str]:
     """What is wrong with an answer."""
     if not isinstance(text, str):
-        return [f"`text` must be a string, got {_name(text)}"]
+        return [f"`text` must be a string, got {describe(text)}"]
     if not text.strip():
         return ["`text` is empty"]
     limit = max_text_tokens
@@ -290,36 +290,6 @@ def check_text(text: Any, tokenizer=None, max_text_tokens: int = MAX_TEXT_TOKENS
     return []
 
 
-def _check_audio(checks: _Checks, row: dict) -> tuple[list[str], list[float], list[str]]:
-    """Paths of the clips of a row, their seconds, and what is wrong with them."""
-    expand_wav = row.get("expand_wav")
-    expand_wav = [] if expand_wav is None else expand_wav
-    paths, seconds, problems = [], [], []
-    if not isinstance(expand_wav, list):
-        problems.append(f"`expand_wav` must be a list of paths, got {_name(expand_wav)}")
-        expand_wav = []
-    for name, value in [("path", row["path"]), *(("expand_wav", value) for value in expand_wav)]:
-        if not isinstance(value, str) or not value:
-            problems.append(f"`{name}` must be a path, got {_name(value)}")
-            continue
-        path = checks.audio_root / value
-        length, problem = measure_audio(path)
-        paths.append(str(path))
-        seconds.append(length)
-        problems += [f"`{name}` {value}: {problem}"] if problem else []
-    return paths, seconds, problems
-
-
-def measure_audio(file) -> tuple[float, str | None]:
-    """Seconds of the audio in `file` (a path or file object) by its header, and what is wrong with it, if anything."""
-    if isinstance(file, Path) and not file.is_file():
-        return 0.0, "there is no such file"
-    try:
-        info = soundfile.info(file)
-    except (RuntimeError, OSError, TypeError) as error:  # soundfile's errors are RuntimeErrors
-        return 0.0, f"is no audio that can be read ({error})"
-    return info.frames / info.samplerate, None if info.frames else "the clip has no samples"
-
-
-def _name(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A value of the wrong type, in the words of an error."""
     return "nothing" if value is None else f"{value!r} ({type(value).__name__})"

@@ -9,6 +9,9 @@ from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_
 from data_salmonn.datasets import has_lists, make_lists, stream
 
 
+NO_TASK = "question"  # what rows are called whose question is asked as it stands
+
+
 @dataclass
 class MixturePart:
     """
@@ -21,7 +24,8 @@ class MixturePart:
             How often a row is drawn from it, relative to the other parts. Either all parts have one or none; without,
             every row of every part appears once.
         caps (`dict[str, int]`, *optional*):
-            Most rows of a task, `{"asr": 200000}`; which ones is drawn at random. `"*"` stands for every other task.
+            Most rows of a task, `{"asr": 200000}`; which ones is drawn at random. `"*"` stands for every other task, and
+            `"question"` for rows without one.
     """
 
     dataset: Dataset | IterableDataset
@@ -85,7 +89,7 @@ def _cap_tasks(part: MixturePart, seed: int) -> Dataset | IterableDataset:
         return part.dataset
     if not isinstance(part.dataset, Dataset):
         raise ValueError(f"`caps` {part.caps} need a data set whose rows can be counted, got a streamed one.")
-    tasks = np.array(part.dataset["task"][:])
+    tasks = np.array([task or NO_TASK for task in part.dataset["task"][:]])
     unknown = sorted(part.caps.keys() - {"*", *tasks.tolist()})
     if unknown:
         raise ValueError(

@@ -14,8 +14,9 @@ The files in `prompts/` are JSON objects, one entry a task:
     }
 
 `prompts` holds phrasings by the language they are written in, drawn at random while training. `test`, one of them, is
-what evaluation asks. `{question}` in a phrasing stands for the question of a row. Files of a user are read after those
-of the project: they add tasks, and phrasings to tasks, and may name another `test`.
+what evaluation asks. `{question}` in a phrasing stands for the question of a row. A question without a task is asked as
+it stands. Files of a user are read after those of the project: they add tasks, and phrasings to tasks, and may name
+another `test`.
 """
 
 import json
@@ -110,14 +111,18 @@ class PromptBank:
         return self.tasks[self._names[task]]
 
     def sample(
-        self, task: str, question: str | None = None, language: str | None = None, rng: random.Random | None = None
+        self,
+        task: str | None,
+        question: str | None = None,
+        language: str | None = None,
+        rng: random.Random | None = None,
     ) -> str:
         """
         One phrasing, drawn at random.
 
         Args:
             task (`str`):
-                Name or alias of the task.
+                Name or alias of the task; `None` for a question that is asked as it stands.
             question (`str`, *optional*):
                 The question of the row, for tasks that need one. For other tasks it is asked as it stands.
             language (`str`, *optional*):
@@ -127,6 +132,8 @@ class PromptBank:
 
         Raises a `ValueError` on an unknown task, a language that the task has no phrasing in, or a missing question.
         """
+        if task is None:
+            return _as_it_stands(question)
         found = self[task]
         if language is not None and language not in found.prompts:
             raise ValueError(
@@ -137,10 +144,18 @@ class PromptBank:
         choices = [prompt for name in languages for prompt in found.prompts[name]]
         return found.phrase((rng or random).choice(choices), question)
 
-    def test_prompt(self, task: str, question: str | None = None) -> str:
+    def test_prompt(self, task: str | None, question: str | None = None) -> str:
         """The phrasing that evaluation uses, always the same. Raises as [`PromptBank.sample`] does."""
+        if task is None:
+            return _as_it_stands(question)
         found = self[task]
         return found.phrase(found.test, question)
+
+
+def _as_it_stands(question: str | None) -> str:
+    if not question:
+        raise ValueError(f"there must be a `question` where there is no `task`, got {question!r}.")
+    return question
 
 
 def _read_file(file: Path, tasks: dict[str, Task]) -> list[str]:

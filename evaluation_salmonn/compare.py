@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_salmonn.files import write_text
 from evaluation_salmonn.bootstrap import paired_difference
 from evaluation_salmonn.metrics import load_metric
-from evaluation_salmonn.predictions import write_atomically
 from evaluation_salmonn.report import environment, format_value, mark_difference
 from evaluation_salmonn.run_files import read_per_example, read_results, read_rows
 
@@ -106,8 +106,8 @@ def write_comparison(comparison: dict, output: str | Path, max_examples: int = 5
     """Writes `comparison.md` and `comparison.html` into the folder `output`; returns the page's path."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "comparison.md", comparison_to_markdown(comparison))
+    write_text(folder / "comparison.md", comparison_to_markdown(comparison))
     page = environment().get_template("comparison.html")
     text = page.render(comparison=comparison, mark=mark_difference, format=format_value, max_examples=max_examples)
-    write_atomically(folder / "comparison.html", text)
+    write_text(folder / "comparison.html", text)
     return folder / "comparison.html"

@@ -7,16 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from evaluation_salmonn.audio import clip_seconds, join_clips
+from data_salmonn.audio import DatasetClip, measure_audio, read_audio
+from data_salmonn.chats import is_chat, read_chat
+from data_salmonn.manifests import SYNONYMS, ManifestError, Problem, describe
+from data_salmonn.readers import Entry
 from evaluation_salmonn.filters import apply_filters
 from evaluation_salmonn.sources import find_local, load_rows
 from evaluation_salmonn.task import Task
-
-
-_SHOWN = 5  # bad rows that an error lists
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Example:
 
     Args:
         id: unique in its task.
-        clips: what is heard, one after the other, in a form that `audio.read_clip` takes.
+        clips: what is heard, one after the other, in a form that [`read_audio`] takes.
         seconds: length of all clips and of the silence between them.
         prompt: what is asked.
         texts: for each role with texts, those of this example; `texts["reference"]` are the references.
@@ -44,9 +45,12 @@ class Example:
     def references(self) -> tuple[str, ...]:
         return self.texts["reference"]
 
-    def waveform(self, sampling_rate: int) -> np.ndarray:
-        """`(samples,)` of float32 at `sampling_rate`."""
-        return join_clips(list(self.clips), sampling_rate, self.silence_seconds)
+    def waveform(self) -> np.ndarray:
+        """`(samples,)` of float32 at 16 kHz. Raises a `ValueError` that names the example if a clip cannot be read."""
+        try:
+            return read_audio(list(self.clips), self.silence_seconds)
+        except ValueError as error:
+            raise ValueError(f"Example {self.id!r} cannot be heard: {error}") from error
 
 
 def load_examples(
@@ -62,87 +66,147 @@ def load_examples(
         data: task name -> file or folder that stands in for its dataset.
         data_dir: folder in which a file or folder with the task's name stands in for its dataset.
 
-    Raises `ValueError` on missing columns, missing or unreadable audio, empty references, and ids that are not unique.
+    Raises:
+        ManifestError: with all bad rows: missing or unreadable audio, empty references, ids that are not unique.
+        MissingDataError: if the task has no data here.
+        ValueError: if there are no rows, or none that have the columns of the task.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be at least 1, got {limit}.")
-    rows, source = load_rows(task, find_local(task, data, data_dir))
-    if not rows:
-        raise ValueError(f"Task {task.name!r} needs at least one example, got none from {source}.")
-    columns = _find_columns(task, rows, source)
-    rows = _group_rows(rows, columns[task.group_by][0]) if task.group_by in columns else [[row] for row in rows]
+    rows = load_rows(task, find_local(task, data, data_dir))
+    entries = [(number, _as_plain_row(row)) for number, row in rows.entries]
+    problems = [Problem(rows.file, number, str(row)) for number, row in entries if isinstance(row, ValueError)]
+    entries = [(number, row) for number, row in entries if isinstance(row, dict)]
+    if not entries and not problems:
+        raise ValueError(f"Task {task.name!r} needs at least one example, got none from {rows.source}.")
+    columns = _find_columns(task, [row for _, row in entries], rows.source) if entries else {}
+    groups = _group_rows(entries, columns[task.group_by][0]) if task.group_by in columns else [[e] for e in entries]
     # joining needs more rows than it makes; a plain task looks only at the rows that it uses
-    rows = rows if task.concatenate_seconds else rows[:limit]
+    groups = groups if task.concatenate_seconds else groups[:limit]
 
-    examples, problems = [], []
-    for index, group in enumerate(rows):
-        name = str(group[0][columns["id"][0]]) if "id" in columns else f"{index:06d}"
-        try:
-            examples.append(_make_example(task, name, group, columns))
-        except (ValueError, KeyError) as error:
-            problems.append(f"{name}: {error}")
+    examples, seen = [], set()
+    for index, group in enumerate(groups):
+        number, row = group[0]
+        given = row.get(columns["id"][0]) if "id" in columns else None
+        name = f"{index:06d}" if given in (None, "") else str(given)
+        example, reasons = _make_example(task, name, [row for _, row in group], columns, rows.audio_root)
+        if name in seen:
+            reasons.append(f"ids must be unique, got {name!r} more than once")
+        seen.add(name)
+        problems += [Problem(rows.file, number, reason) for reason in reasons]
+        examples.append(example)
     if problems:
-        shown = "; ".join(problems[:_SHOWN])
-        raise ValueError(f"Task {task.name!r} has {len(problems)} bad examples of {len(rows)} in {source}. {shown}")
-    _check_unique(task, examples, source)
+        raise ManifestError(problems)
     if task.concatenate_seconds:
         examples = concatenate(examples, task.concatenate_seconds)[:limit]
-    return examples, source
+    return examples, rows.source
+
+
+def _as_plain_row(row: Any) -> dict | ValueError:
+    """A row with its question, answer and clips in columns, also where it is a conversation; or what is wrong with it."""
+    if isinstance(row, ValueError):
+        return row
+    if not isinstance(row, dict):
+        return ValueError(f"a row must be an object, got {type(row).__name__}")
+    if not is_chat(row):
+        return row
+    try:
+        columns, clips = read_chat(row)
+    except ValueError as error:
+        return error
+    if columns["messages"]:
+        return ValueError("a conversation of several turns or clips has no single answer that could be scored")
+    return {**columns, "audio": clips}
 
 
 def _find_columns(task: Task, rows: Sequence[dict], source: str) -> dict[str, list[str]]:
-    """The columns of each role. Those of a local file may be called as the task has them, or as the role."""
+    """
+    The columns of each role. Those of a local file may be called as the task has them, as the role, or as the schema of
+    `data_salmonn` allows.
+    """
+    known = {name for row in rows for name in row}
     found: dict[str, list[str]] = {}
     for role, names in task.columns.items():
         names = [names] if isinstance(names, str) else list(names)
-        if all(name in rows[0] for name in names):
+        synonyms = SYNONYMS.get({"reference": "text"}.get(role, role), ())
+        if role == "reference" and not set(names) <= set(synonyms):
+            synonyms = ("answer",)  # `text` may be a transcript where phones or a caption are wanted
+        if all(name in known for name in names):
             found[role] = names
-        elif role in rows[0]:
-            found[role] = [role]
+            continue
+        other = next((name for name in (role, *synonyms) if name in known), None)
+        if other is not None:
+            found[role] = [other]
         elif role != "id":
-            missing = [name for name in names if name not in rows[0]]
+            missing = [name for name in names if name not in known]
             raise ValueError(
                 f"Task {task.name!r} needs the column {', '.join(map(repr, missing))} as its {role}, got the columns "
-                f"{sorted(rows[0])} from {source}."
+                f"{sorted(known)} from {source}."
             )
     return found
 
 
-def _group_rows(rows: Sequence[dict], column: str) -> list[list[dict]]:
+def _group_rows(entries: Sequence[Entry], column: str) -> list[list[Entry]]:
     groups: dict = {}
-    for row in rows:
-        groups.setdefault(row[column], []).append(row)
+    for number, row in entries:
+        groups.setdefault(row.get(column), []).append((number, row))
     return list(groups.values())
 
 
-def _make_example(task: Task, name: str, group: list[dict], columns: dict[str, list[str]]) -> Example:
-    """One example of the rows that make it. Raises `ValueError` with what is wrong."""
+def _make_example(
+    task: Task, name: str, group: list[dict], columns: dict[str, list[str]], audio_root: Path
+) -> tuple[Example, list[str]]:
+    """One example of the rows that make it, and what is wrong with it."""
     texts: dict[str, tuple[str, ...]] = {}
+    reasons = []
     for role in columns.keys() - {"audio", "id"}:
-        values = [value for row in group for column in columns[role] for value in _as_texts(row.get(column))]
+        cells = [row.get(column) for row in group for column in columns[role]]
+        try:
+            values = [value for cell in cells for value in _as_texts(cell)]
+        except TypeError as error:
+            reasons.append(f"`{role}` {error}")
+            values = [""]
+        else:
+            if not values or not all(value.strip() for value in values):
+                reasons.append(f"`{role}` is empty")
+                values = values or [""]
         if role in {"reference", *(entry.references for entry in task.metrics)}:
             values = [apply_filters(task.reference_filter, value) for value in values]
-        if not values or not all(value.strip() for value in values):
-            raise ValueError(f"empty {role}")
         texts[role] = tuple(values)
-    clips = tuple(group[0].get(column) for column in columns["audio"])
-    seconds = sum(clip_seconds(clip) for clip in clips) + task.join_seconds * (len(clips) - 1)
+    clips, seconds = [], 0.0
+    for column in columns["audio"]:
+        value = group[0].get(column)
+        for clip in [*(value if isinstance(value, list) and value else [value]), *_more_clips(group[0], column)]:
+            shown = f" {clip}" if isinstance(clip, str) and clip else ""
+            if shown:
+                clip = str(audio_root / clip)
+            elif clip is not None and not isinstance(clip, (str, dict, DatasetClip)):
+                reasons.append(f"`{column}` must be a path, got {describe(clip)}")
+                continue
+            length, problem = measure_audio(clip)
+            reasons += [f"`{column}`{shown}: {problem}"] if problem else []
+            clips.append(clip)
+            seconds += length
+    seconds += task.join_seconds * max(0, len(clips) - 1)
     prompt = task.prompt.format(**{role: values[0] for role, values in texts.items()})
-    return Example(name, clips, seconds, prompt, texts, task.join_seconds)
+    return Example(name, tuple(clips), seconds, prompt, texts, task.join_seconds), reasons
 
 
-def _as_texts(value) -> list[str]:
+def _more_clips(row: dict, column: str) -> list:
+    """Clips that a row of the released format joins to its first."""
+    more = row.get("expand_wav") if column in SYNONYMS["audio"] else None
+    return more if isinstance(more, list) else [] if more is None else [more]
+
+
+def _as_texts(value: Any) -> list[str]:
+    """A cell as texts: one, or a list. Raises `TypeError` for what is none."""
     if value is None:
         return []
-    return [str(text) for text in value] if isinstance(value, (list, tuple)) else [str(value)]
-
-
-def _check_unique(task: Task, examples: Sequence[Example], source: str) -> None:
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise ValueError(f"Task {task.name!r} needs unique ids, got {example.id!r} more than once from {source}.")
-        seen.add(example.id)
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    for text in values:
+        if not isinstance(text, (str, int, float)):
+            raise TypeError(f"must be text, got {describe(text)}")
+    return [str(text) for text in values]
 
 
 def concatenate(examples: Sequence[Example], max_seconds: float) -> list[Example]:

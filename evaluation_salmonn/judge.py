@@ -21,8 +21,9 @@ import numpy as np
 from openai import OpenAI, OpenAIError
 from tqdm.auto import tqdm
 
+from data_salmonn.files import write_json
 from evaluation_salmonn.bootstrap import confidence_interval
-from evaluation_salmonn.predictions import append_lines, drop_cut_line, read_lines, write_json
+from evaluation_salmonn.predictions import append_lines, drop_cut_line, read_lines
 from evaluation_salmonn.run_files import JUDGED, read_results, read_rows
 
 

@@ -35,13 +35,13 @@ from transformers.models.auto.modeling_auto import (
 # Importing these tells Transformers' Auto classes about SALMONN.
 import modeling_salmonn  # noqa: F401
 import processing_salmonn  # noqa: F401
+from data_salmonn.audio import SAMPLING_RATE  # that of every family here
 from evaluation_salmonn.provenance import weights_digest
 from evaluation_salmonn.task import Task
 
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_RATE = 16000  # of every family here
 CASCADE_PROMPT = 'This is what was said in a recording: "{transcript}"\n\n{prompt}'
 
 
@@ -254,6 +254,11 @@ def load_model(
     auto_class = AutoModelForSpeechSeq2Seq if family is WhisperModel else AutoModelForMultimodalLM
     model = auto_class.from_pretrained(name, **options).to(device).eval()
     if adapter is not None:
+        if getattr(model, "_hf_peft_config_loaded", False):
+            raise ValueError(
+                f"`adapter` {adapter} is for a model without one, but {name} comes with an adapter. Give its base model, "
+                "the folder without adapter_config.json, or leave `adapter` out."
+            )
         model.load_adapter(str(adapter))
         model.eval()
     loaded = family(model, processor)

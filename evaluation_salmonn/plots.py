@@ -44,6 +44,20 @@ def plot_distribution(values: Sequence[float], name: str, path: Path) -> str | N
     return _save(figure, path)
 
 
+def plot_curves(curves: dict[str, Sequence[tuple[float, float]]], x_label: str, path: Path) -> str | None:
+    """Curves below each other, each with its own axis; `None` if none has more than one point."""
+    curves = {name: points for name, points in curves.items() if len(points) > 1}
+    if not curves:
+        return None
+    figure, axes = plt.subplots(len(curves), 1, figsize=(7, 2.2 * len(curves)), squeeze=False)
+    for axis, (name, points) in zip(axes[:, 0], curves.items()):
+        axis.plot(*zip(*points), marker=".")
+        axis.set_ylabel(name, fontsize=8)
+        axis.grid(alpha=0.3)
+    axes[-1, 0].set_xlabel(x_label)
+    return _save(figure, path)
+
+
 def _save(figure, path: Path) -> str:
     figure.tight_layout()
     # no date in the file: the same scores make the same bytes

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_salmonn.files import write_lines
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.task import Task
 
@@ -29,20 +30,6 @@ def make_row(task: Task, example: Example, prediction: str) -> dict:
 def _digest(row: dict, prediction: str) -> str:
     text = json.dumps([row["task"], row["id"], row["prompt"], row["references"], prediction], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_json(path: Path, values: dict) -> None:
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _to_line(row: dict) -> str:
@@ -94,9 +81,9 @@ def read_journals(folder: Path) -> dict[str, dict]:
     return {row["id"]: row for path in sorted(folder.glob(_ALL_JOURNALS)) for row in read_lines(path)}
 
 
-def finish(folder: Path, rows: Sequence[dict]) -> None:
+def finish(folder: Path, rows: list[dict]) -> None:
     """Writes all answers in order, then drops the journals."""
-    write_atomically(folder / PREDICTIONS, "".join(map(_to_line, rows)))
+    write_lines(folder / PREDICTIONS, rows)
     drop_journals(folder)
 
 

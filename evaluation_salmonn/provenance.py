@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from evaluation_salmonn.normalizers import has_spelling_table
+from data_salmonn.normalizers import has_spelling_table
 
 
 _PACKAGES = (

@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from evaluation_salmonn.predictions import write_json
+from data_salmonn.files import UNFINISHED, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
     if overwrite and is_run:
         _clear_run(output)
     if path.is_file():
-        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+        before, now = _read_object(path), json.loads(json.dumps(settings))
         differing = differing_keys(before, now)
         commits = [key for key in differing if key.startswith("environment.git")]
         if commits:
@@ -44,7 +44,7 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
                 "`overwrite` it."
             )
         return
-    if not is_run and output.is_dir() and not all(file.name.endswith(".partial") for file in output.iterdir()):
+    if not is_run and output.is_dir() and not all(file.name.endswith(UNFINISHED) for file in output.iterdir()):
         raise ValueError(f"`output` must be a new folder or one of a run, got {output} with other files in it.")
     output.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
@@ -52,11 +52,22 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
 
 def _clear_run(output: Path) -> None:
     """Removes what a run has written, and nothing else."""
-    tasks = json.loads((output / RUN).read_text(encoding="utf-8"))["tasks"]
+    tasks = _read_object(output / RUN).get("tasks", {})
     for folder in (*tasks, REPORT):
         shutil.rmtree(output / folder, ignore_errors=True)
     for file in (RESULTS, JUDGED, RUN):
         (output / file).unlink(missing_ok=True)
+
+
+def _read_object(path: Path) -> dict:
+    """The JSON object in a file of a run. Raises `ValueError` if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object, got {type(content).__name__}.")
+    return content
 
 
 def differing_keys(first: dict, second: dict, prefix: str = "") -> list[str]:
@@ -76,12 +87,12 @@ def read_results(run: str | Path) -> dict:
     path = Path(run) / RESULTS
     if not path.is_file():
         raise ValueError(f"`run` must be the folder of a finished run, got {run} without {RESULTS}.")
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = _read_object(path)
     if results.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"{path} must have schema_version {SCHEMA_VERSION}, got {results.get('schema_version')}.")
     judged = Path(run) / JUDGED
     if judged.is_file():
-        for task, scores in json.loads(judged.read_text(encoding="utf-8")).items():
+        for task, scores in _read_object(judged).items():
             if task in results["tasks"]:
                 results["tasks"][task]["scores"].update(scores)
     return results

@@ -12,6 +12,7 @@ Batches are made of the whole data, before it is known which of them are done or
 an interruption nor the number of processes changes what stands together in a batch, and files end up equal bit by bit.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -23,8 +24,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from tqdm.auto import tqdm
 
+from data_salmonn.files import write_json
+from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import Example, data_digest, load_examples
-from evaluation_salmonn.models import SAMPLING_RATE, AudioModel, load_model
+from evaluation_salmonn.models import AudioModel, load_model
 from evaluation_salmonn.predictions import (
     PREDICTIONS,
     Journal,
@@ -33,11 +36,11 @@ from evaluation_salmonn.predictions import (
     make_row,
     read_journals,
     read_predictions,
-    write_json,
 )
 from evaluation_salmonn.provenance import describe_environment
 from evaluation_salmonn.run_files import PER_EXAMPLE, RESULTS, SCHEMA_VERSION, start_run
 from evaluation_salmonn.scoring import missing_metrics, score_task
+from evaluation_salmonn.sources import MissingDataError
 from evaluation_salmonn.task import Task, load_tasks
 
 
@@ -57,6 +60,7 @@ def evaluate(
     generation: dict | None = None,
     bootstrap_samples: int = 1000,
     overwrite: bool = False,
+    skip_missing: bool = False,
     name: str | None = None,
     **model_options,
 ) -> dict:
@@ -75,6 +79,7 @@ def evaluate(
         generation: arguments of `generate` that replace the tasks' own.
         bootstrap_samples: draws for confidence intervals; 0 for none.
         overwrite: begin anew instead of refusing where `output` holds another run.
+        skip_missing: leave out tasks whose data are not there, and say so in the results, instead of refusing.
         name: what reports call the model; default: its folder or Hub id.
         model_options: of [`load_model`].
 
@@ -83,9 +88,12 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if bootstrap_samples < 0:
+        raise ValueError(f"`bootstrap_samples` must be at least 0, got {bootstrap_samples}.")
     state = _start_processes()
     loaded_tasks = load_tasks(tasks)
-    found = {task.name: load_examples(task, data, data_dir, limit) for task in loaded_tasks}
+    found, skipped = _load_all(loaded_tasks, data, data_dir, limit, skip_missing)
+    loaded_tasks = [task for task in loaded_tasks if task.name in found]
     if state.is_main_process:
         _warn_of_missing_metrics(loaded_tasks)
 
@@ -106,7 +114,7 @@ def evaluate(
         start_run(output, settings, overwrite)
     state.wait_for_everyone()
 
-    results = {"schema_version": SCHEMA_VERSION, **settings}
+    results = {"schema_version": SCHEMA_VERSION, **settings, "skipped": skipped}
     for task in loaded_tasks:
         examples, folder = found[task.name][0], output / task.name
         predictions = _answer_task(audio_model, task, examples, folder, settings, state)
@@ -117,6 +125,37 @@ def evaluate(
         write_json(output / RESULTS, results)
     state.wait_for_everyone()
     return results
+
+
+def _load_all(
+    tasks: Sequence[Task], data, data_dir, limit: int | None, skip_missing: bool
+) -> tuple[dict[str, tuple[list[Example], str]], dict[str, str]]:
+    """
+    The examples of each task and where they come from, and of tasks that are skipped the reason. What is wrong with the
+    data of any task is raised together.
+    """
+    found, skipped, problems = {}, {}, []
+    for task in tasks:
+        try:
+            found[task.name] = load_examples(task, data, data_dir, limit)
+        except MissingDataError as error:
+            if not skip_missing:
+                raise ValueError(f"{error} With `skip_missing` such tasks are left out.") from error
+            skipped[task.name] = str(error)
+        except ManifestError as error:
+            problems += error.problems
+    if problems:
+        raise ManifestError(problems)
+    # what one process cannot fetch, none of them does
+    skipped = {name: reason for part in gather_object([skipped]) for name, reason in part.items()}
+    for name, reason in skipped.items():
+        found.pop(name, None)
+        logger.warning("%s is skipped: %s", name, reason)
+    if not found:
+        raise ValueError(
+            f"`tasks` must name at least one task that has data here, got {[task.name for task in tasks]}."
+        )
+    return found, skipped
 
 
 def _warn_of_missing_metrics(tasks: Sequence[Task]) -> None:
@@ -167,11 +206,13 @@ def _describe_task(task: Task, examples: Sequence[Example], source: str, generat
         "num_examples": len(examples),
         "hours": round(sum(example.seconds for example in examples) / 3600, 4),
         "prompt": task.prompt,
+        "prompt_source": task.prompt_source,
         "generation": {**task.generation, **(generation or {})},
         "answer_filter": list(task.answer_filter),
         "reference_filter": list(task.reference_filter),
         "judges": list(task.judges),
         "published": [asdict(value) for value in task.published],
+        "definition": json.loads(json.dumps(asdict(task))),  # as it is read again
     }
 
 
@@ -208,7 +249,7 @@ def _answer_task(
     for index, batch in mine:
         torch.manual_seed(settings["seed"] + index)  # for tasks that sample: the same draw whoever makes the batch
         answers = model.answer(
-            [example.waveform(SAMPLING_RATE) for example in batch],
+            [example.waveform() for example in batch],
             [example.prompt for example in batch],
             task,
             **settings["tasks"][task.name]["generation"],

@@ -4,15 +4,22 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from string import Formatter
 
+from data_salmonn.prompts import PromptBank
 from evaluation_salmonn.filters import FILTERS
 from evaluation_salmonn.metrics import load_metric
 
 
 TASKS = Path(__file__).parent / "tasks"
+UNKNOWN_PROMPT = "not stated"  # with what published values were asked
+# Whose words a prompt is: of the prompt bank that training draws from, of this task alone, or of each row.
+BANK, OWN, ROW = "bank", "own", "row"
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,16 @@ class MetricEntry:
 
 @dataclass(frozen=True)
 class Published:
-    """A value from the literature: which metric, how much, of which model, and in which table."""
+    """
+    A value from the literature: which metric, how much, of which model, in which table, and what the model was asked
+    there, as far as that is known.
+    """
 
     metric: str
     value: float
     model: str
     source: str
+    prompt: str = UNKNOWN_PROMPT
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class Task:
         columns: role -> column. Roles: `audio` (one column, or a list that is joined with `join_seconds` of silence),
             `reference`, `id`, and whatever `prompt` or a metric names.
         prompt: what is asked; `{role}` is filled from the example.
+        prompt_source: whose words that are: `"bank:asr"`, the test phrasing of a task of the prompt bank, which models of
+            this project are trained with; `"own"`, a wording of this task alone; `"row"`, the question of each example.
         generation: arguments of `generate`.
         metrics: the first is the one that is plotted.
         kind: `"transcription"` if it is all about writing down speech, `"translation"`, or `"instruction"`.
@@ -81,6 +94,7 @@ class Task:
     prompt: str
     metrics: tuple[MetricEntry, ...]
     dataset: dict = field(default_factory=dict)
+    prompt_source: str = OWN
     generation: dict = field(default_factory=dict)
     kind: str = "instruction"
     language: str = "en"
@@ -94,6 +108,9 @@ class Task:
     published: tuple[Published, ...] = ()
 
     def __post_init__(self):
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"`name` of a task must be letters, digits, '.', '-' and '_', got {self.name!r}.")
+        self._check_prompt()
         for role in ("audio", "reference"):
             if role not in self.columns:
                 raise ValueError(f"`columns` of task {self.name!r} must name {role!r}, got {sorted(self.columns)}.")
@@ -118,11 +135,48 @@ class Task:
                     f"{entry.references!r}."
                 )
 
+    def _check_prompt(self) -> None:
+        """Raises `ValueError` for a prompt that cannot be filled, or that is not the one of its source."""
+        try:
+            parts = list(Formatter().parse(self.prompt))
+        except ValueError as error:
+            raise ValueError(
+                f"`prompt` of task {self.name!r} cannot be filled ({error}), got {self.prompt!r}."
+            ) from None
+        roles = [role for _, role, _, _ in parts if role is not None]
+        if any(
+            role not in self.columns or options or conversion
+            for _, role, options, conversion in parts
+            if role is not None
+        ):
+            raise ValueError(
+                f"`prompt` of task {self.name!r} must have roles of `columns` alone in braces, got {self.prompt!r}."
+            )
+        source, _, bank_task = self.prompt_source.partition(":")
+        if self.prompt_source not in (OWN, ROW) and not (source == BANK and bank_task):
+            raise ValueError(
+                f"`prompt_source` of task {self.name!r} must be 'own', 'row' or 'bank:TASK', got {self.prompt_source!r}."
+            )
+        if source == ROW and (len(roles) != 1 or self.prompt != f"{{{roles[0]}}}"):
+            raise ValueError(
+                f"`prompt` of task {self.name!r} must be one role for the source 'row', got {self.prompt!r}."
+            )
+        if source == BANK and _prompt_bank()[bank_task].test != self.prompt:
+            raise ValueError(
+                f"`prompt` of task {self.name!r} must be {_prompt_bank()[bank_task].test!r}, that of "
+                f"{self.prompt_source!r}, got {self.prompt!r}."
+            )
+
     @property
     def digest(self) -> str:
         """Short hash of everything in the task: two results with the same one were scored alike."""
         text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _prompt_bank() -> PromptBank:
+    return PromptBank.load()
 
 
 def task_from_dict(values: dict) -> Task:

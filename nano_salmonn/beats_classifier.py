@@ -2,7 +2,7 @@
 """
 A small BEATs that learns to hear what made clips hold: sounds, instruments, speech.
 
-    recipe = load_beats_recipe("nano", ["learning_rate=5e-4"])
+    recipe = load_beats_recipe("nano", learning_rate=5e-4)
     train_beats(["sounds/train", "music/train"], ["sounds/validation", "music/validation"], "beats", recipe)
     score_beats("beats", ["sounds/test", "music/test"])
 
@@ -10,11 +10,10 @@ Folders are splits that a maker of clips has finished. The trained folder is a B
 a model of the pipeline for audio classification.
 """
 
-import json
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,19 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from configuration_beats import BeatsConfig
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
+from data_salmonn.files import write_json
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.data_makers.clips import read_clips
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, WholeClips, pad_fbanks
 from nano_salmonn.whisper_teacher import FRAMES_PER_STATE, TeacherArguments, WhisperTeacher, teacher_loss
-from training_salmonn.callbacks import ResultsCallback, write_json
-from training_salmonn.recipes import parse_override
-from training_salmonn.run import find_checkpoint
+from training_salmonn.callbacks import ResultsCallback
+from training_salmonn.recipe_files import check_fields, fill_sections, find_recipe, read_recipe
+from training_salmonn.run import find_checkpoint, keep_traceback
 
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ SPEECH = "speech"
 class BeatsArguments:
     """The model, and how many clips it learns from."""
 
+    _argument_group_name = "model and clips"
+
     start: str | None = field(
         default=None, metadata={"help": "Folder of a trained BEATs to go on from; random weights by default."}
     )
@@ -64,6 +66,8 @@ class BeatsArguments:
 @dataclass
 class BeatsTrainingArguments(TrainingArguments):
     """`TrainingArguments` for crops, which are random already."""
+
+    _argument_group_name = "training, as in `transformers.TrainingArguments`"
 
     # crops of one batch are neighbours, and as long as each other
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See `TrainingArguments`."})
@@ -139,29 +143,23 @@ class BeatsRecipe:
     fields: dict[str, Any]
 
 
-SECTIONS = (BeatsArguments, CropArguments, TeacherArguments)
+# In the order of the help; the folder of the model decides about that of the training.
+SECTIONS = (BeatsArguments, CropArguments, TeacherArguments, BeatsTrainingArguments)
 
 
-def load_beats_recipe(recipe: str | Path = "nano", overrides: Iterable[str] = ()) -> BeatsRecipe:
+def load_beats_recipe(recipe: str | Path = "nano", **overrides) -> BeatsRecipe:
     """
-    Reads the recipe in a file, or one of the project's by name, with `overrides` such as `"learning_rate=1e-5"`.
+    Reads the recipe in a file, or one of the project's by name, with `overrides` in place of its fields.
 
-    A recipe is a flat JSON object with fields of [`BeatsArguments`], [`CropArguments`], [`TeacherArguments`] and
+    A recipe is a flat YAML mapping with fields of [`BeatsArguments`], [`CropArguments`], [`TeacherArguments`] and
     `TrainingArguments`.
-    Raises `ValueError` on a file that is no recipe, and on fields that do not exist.
+    Raises `ValueError` on a file that is no recipe, on fields that do not exist, and on values of another type.
     """
-    file = next((path for path in (Path(recipe), RECIPES / f"{recipe}.json") if path.is_file()), None)
-    if file is None:
-        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
-        raise ValueError(f"`recipe` must be a file or one of {known}, got {str(recipe)!r}.")
-    values = json.loads(file.read_text(encoding="utf-8")) | dict(map(parse_override, overrides))
-    model, crops, teacher = HfArgumentParser(SECTIONS).parse_dict(values, allow_extra_keys=True)
-    of_sections = {item.name for section in SECTIONS for item in fields(section)}
-    training = {name: value for name, value in values.items() if name not in of_sections}
-    unknown = training.keys() - {item.name for item in fields(BeatsTrainingArguments) if item.init}
-    if unknown:
-        raise ValueError(f"recipe {recipe}: no field {', '.join(map(repr, sorted(unknown)))}.")
-    return BeatsRecipe(model, crops, teacher, training, values)
+    values = read_recipe(find_recipe(recipe, RECIPES), RECIPES) | overrides
+    checked = check_fields(values, SECTIONS, recipe)
+    sections = fill_sections(SECTIONS[:-1], checked)
+    training = {item.name: checked[item.name] for item in fields(BeatsTrainingArguments) if item.name in checked}
+    return BeatsRecipe(*sections, training=training, fields=values)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -240,11 +238,9 @@ def train_beats(
             f"`patch_size` of `beats` must be a multiple of {FRAMES_PER_STATE} frames for a `teacher`, got "
             f"{model.config.patch_size}."
         )
-    with training.main_process_first(desc="filter banks"):  # of several processes one writes the files
-        fbanks, validation_fbanks = (FbankFile(rows, extractor, work) for rows in (train_rows, validation_rows))
-        if recipe.teacher.teacher is not None:
-            teacher = WhisperTeacher(train_rows, fbanks.lengths, recipe.teacher, work)
-    if teacher is not None:
+    fbanks, validation_fbanks = (FbankFile(rows, extractor, work) for rows in (train_rows, validation_rows))
+    if recipe.teacher.teacher is not None:
+        teacher = WhisperTeacher(train_rows, fbanks.lengths, recipe.teacher, work)
         model.teacher_head = new_teacher_head(model.config, teacher)
         # the head is used outside of the model's forward: a search for unused weights would take it for one
         training.ddp_find_unused_parameters = False
@@ -269,7 +265,8 @@ def train_beats(
         callbacks=[ResultsCallback(recipe.fields)],
         teacher_weight=recipe.teacher.teacher_weight,
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with keep_traceback("training BEATs"):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if teacher is not None:
         del trainer.model.teacher_head  # what is saved is a BEATs as any other
     if trainer.is_world_process_zero():

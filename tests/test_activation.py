@@ -27,11 +27,10 @@ def overfitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("activation")
     base = save_model(folder / "base")
     clips, stories = save_clips(folder / "clips"), save_clips(folder / "clips", task="story")
-    shared = {"model": base, "disable_tqdm": True}
-    aligned = run_recipe(load_shrunk("alignment", train=[str(clips)], output_dir=folder / "aligned", **shared))
-    fields = {"train": [str(clips)], "adapter": aligned, "output_dir": folder / "asr"}
-    hearing = run_recipe(load_shrunk("asr_qformer", **shared | fields))
-    fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 40, "learning_rate": 3e-3}
+    shared = {"model": base, "disable_tqdm": True, "feature_cache": folder / "features"}
+    fields = {"train": [str(clips)], "output_dir": folder / "aligned", "max_steps": 40}
+    hearing = run_recipe(load_shrunk("alignment", **shared | fields))
+    fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 25, "learning_rate": 4e-3}
     run_recipe(load_shrunk("instruct", output_dir=folder / "instruct", **shared | fields))
     return folder
 
@@ -111,7 +110,7 @@ def test_training_data_is_mixed_with_the_answers(overfitted):
     stories, clips = (str(overfitted / "clips" / f"{task}.jsonl") for task in ("story", "asr"))
     _, processor = load_for_inference(str(overfitted / "base"), str(overfitted / "instruct" / "adapter"))
     sources = mix_sources(stories, [{"source": clips, "caps": {"asr": 2}}], 0.75)
-    tasks = load_sources(sources, load_shrunk("activate", model=overfitted / "base").data, processor)
+    tasks = load_sources(sources, load_shrunk("activate", model=overfitted / "base").data, processor, seed=0)
     tasks = list(tasks["task"])
     assert set(tasks) == {"story", "asr"}
     assert tasks.count("asr") > 1.5 * tasks.count("story")  # of two rows, many times over
@@ -171,6 +170,25 @@ def test_as_many_answers_to_a_clip_are_kept_as_are_wanted(monkeypatch, answers_p
     assert [row["text"] for row in rows] == [f"Once upon a time, story {number} began" for number in numbers]
     heard = {id(row["audio"]) for row in rows}
     assert len(heard) == -(-5 // answers_per_clip)
+
+
+def test_tasks_have_their_turn_however_many_answers_a_clip_gives(monkeypatch):
+    asked = []
+
+    def answer(model, processor, clip, prompt, num_return_sequences, **generation):
+        asked.append(prompt)
+        if len(asked) == 2:  # a clip without a fit answer takes no turn
+            return [("too short", True)]
+        return [(f"Once upon a time, story {number} began", True) for number in range(num_return_sequences)]
+
+    monkeypatch.setattr("training_salmonn.activation.ask", answer)
+    clips = [{"audio": {"array": tones(number), "sampling_rate": 16000}} for number in range(8)]
+    tasks = ["story", "audiocaption", "asr"]
+    settings = ActivationArguments(num_answers=12, answers_per_clip=2, answer_min_words=4, answer_tasks=tasks)
+
+    rows = make_answers(None, None, clips, PromptBank.load(), settings)
+
+    assert [row["task"] for row in rows] == [task for task in [*tasks, *tasks] for _ in range(2)]
 
 
 def test_no_answers_to_a_clip_are_refused():

@@ -1,10 +1,13 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """The weighted mean of two adapters."""
 
+import shutil
+
 import pytest
 import torch
 from peft.utils import load_peft_weights
 from tiny_training import small_model, small_processor, tones
+from transformers import AutoProcessor
 
 from training_salmonn.averaging import average_adapters
 from training_salmonn.stages import load_adapter_weights
@@ -38,6 +41,20 @@ def test_the_mean_is_of_each_tensor(adapters, tmp_path):
     assert changed > 10
 
 
+def test_the_processor_comes_along(adapters, tmp_path):
+    first = shutil.copytree(adapters / "a", tmp_path / "first")
+    small_processor().save_pretrained(first)
+    (first / "trainer_state.json").write_text("{}")
+    (first / "optimizer.pt").write_text("")
+
+    average_adapters(first, adapters / "b", tmp_path / "mean")
+
+    assert AutoProcessor.from_pretrained(tmp_path / "mean").chat_template == small_processor().chat_template
+    assert (
+        not (tmp_path / "mean" / "trainer_state.json").exists() and not (tmp_path / "mean" / "optimizer.pt").exists()
+    )
+
+
 def test_the_mean_loads_and_hears(adapters, tmp_path):
     average_adapters(adapters / "a", adapters / "b", tmp_path / "mean", weight=0.0)
     features = small_processor().feature_extractor(tones(3), sampling_rate=16000, return_tensors="pt")
@@ -53,7 +70,7 @@ def test_the_mean_loads_and_hears(adapters, tmp_path):
 
 
 def test_adapters_that_do_not_fit_are_refused(adapters, tmp_path):
-    with pytest.raises(ValueError, match="base_fingerprint"):
+    with pytest.raises(ValueError, match="must be of the model of `first`, but .* base weights differ"):
         average_adapters(adapters / "a", adapters / "foreign", tmp_path / "x")
     with pytest.raises(ValueError, match="`second` must have the r of"):
         average_adapters(adapters / "a", adapters / "rank", tmp_path / "x")

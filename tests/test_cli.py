@@ -2,7 +2,10 @@
 """The `salmonn` command."""
 
 import argparse
+import importlib.metadata
+import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from transformers import AutoModelForMultimodalLM
 
+from cli_salmonn import extras
 from cli_salmonn.main import build_parser, main
 from conversion_salmonn import assemble
 from nano_salmonn import assemble as nano_assemble
+from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
+from training_salmonn.run import keep_traceback
+from training_salmonn.trainer import NonFiniteError
 
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +47,36 @@ def clip(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A base model, an adapter of it with a processor, as training leaves it, and one with the adapter beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = tiny_config()
+    tiny_model(config).save_pretrained(folder / "base")
+    processor = tiny_processor(config)
+    processor.save_pretrained(folder / "base")
+    model = with_adapter(AutoModelForMultimodalLM.from_pretrained(folder / "base"))
+    model.save_pretrained(folder / "adapter", adapter_only=True)
+    model.save_pretrained(folder / "both")
+    for name in ("adapter", "both"):
+        processor.save_pretrained(folder / name)
+    return folder
+
+
 @pytest.mark.parametrize(
-    "command", [[], ["ask"], ["convert"], ["convert", "beats"], ["convert", "salmonn"], ["assemble"]]
+    "command",
+    [
+        [],
+        ["ask"],
+        ["convert"],
+        ["convert", "beats"],
+        ["convert", "salmonn"],
+        ["assemble"],
+        ["merge"],
+        ["train"],
+        ["activate"],
+        ["nano", "train-beats"],
+    ],
 )
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stopped:
@@ -70,13 +106,15 @@ EXAMPLES = [
     line.strip()
     for parser in _walk(build_parser())
     for line in (parser.epilog or "").replace("\\\n", " ").splitlines()
-    if line.startswith("  salmonn ")
+    if line.startswith(("  salmonn ", "  torchrun ", "  accelerate "))
 ]
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_in_help_are_commands(line):
-    build_parser().parse_args(shlex.split(line)[1:])
+    words = shlex.split(line)
+    start = words.index("salmonn") if words[0] == "salmonn" else words.index("cli_salmonn")
+    build_parser().parse_args(words[start + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -203,3 +241,129 @@ def test_ask_refuses_what_is_no_audio(converted, tmp_path, capsys):
     assert "no audio file that can be read" in capsys.readouterr().err
     assert main(["ask", str(converted), str(tmp_path / "absent.wav")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What was trained
+
+
+def ask(capsys, *words) -> str:
+    assert main(["ask", *map(str, words), "--max-new-tokens", "8", "--num-beams", "1"]) == 0
+    return capsys.readouterr().out
+
+
+def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, tmp_path, capsys):
+    answer = ask(capsys, trained / "base", clip, "What?", "--adapter", trained / "adapter")
+
+    assert answer != ask(capsys, trained / "base", clip, "What?")
+    assert answer == ask(capsys, trained / "adapter", clip, "What?")
+    assert answer == ask(capsys, trained / "both", clip, "What?")
+    leave_out = shutil.ignore_patterns("processor_config.json", "tokenizer*")
+    bare = shutil.copytree(trained / "adapter", tmp_path / "bare", ignore=leave_out)
+    assert answer == ask(capsys, bare, clip, "What?")  # with the processor of its base
+
+
+def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, capsys):
+    for model, adapter, message in (
+        (trained / "both", trained / "adapter", "must not be given for a model that has one"),
+        (trained / "adapter", trained / "adapter", "must not be given for a model that has one"),
+        (trained / "base", tmp_path, "is no folder of an adapter"),
+        (trained / "base", tmp_path / "gone", "is no folder of an adapter"),
+        (trained / "gone", trained / "adapter", "does not exist"),
+    ):
+        assert main(["ask", str(model), str(clip), "--adapter", str(adapter)]) == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    moved = shutil.copytree(trained / "adapter", tmp_path / "moved")
+    for base, message in ((None, "does not say what its base model is"), ("./gone", "./gone, which is not there")):
+        settings = json.loads((moved / "adapter_config.json").read_text()) | {"base_model_name_or_path": base}
+        (moved / "adapter_config.json").write_text(json.dumps(settings))
+        assert main(["ask", str(moved), str(clip)]) == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert ask(capsys, trained / "base", clip, "--adapter", moved)
+
+
+def test_merge(trained, clip, tmp_path, capsys):
+    assert main(["merge", str(trained / "adapter"), str(tmp_path / "merged")]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'merged'}\n"
+    assert ask(capsys, tmp_path / "merged", clip, "What?") == ask(capsys, trained / "both", clip, "What?")
+    assert main(["merge", str(trained / "base"), str(tmp_path / "again")]) == 2
+    assert "no adapter to merge" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What goes wrong
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("salmonn ")
+
+
+def test_an_error_of_several_lines_keeps_them(tmp_path, capsys):
+    """All bad rows of a manifest."""
+    rows = [{"path": "missing.wav", "text": "x", "task": "asr"}, {"path": "also.wav", "text": "x", "task": "asr"}]
+    (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["train", "pretrain", "--bf16", "false", "--model", "./none", "--train", str(tmp_path / "bad.jsonl")]
+    assert main([*command, "--output_dir", str(tmp_path / "run")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert any("missing.wav" in line for line in lines) and any("also.wav" in line for line in lines)
+    assert sum("missing.wav" in line or "also.wav" in line for line in lines) == 2
+    assert not any("Traceback" in line for line in lines)
+
+
+REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", 'datasets>=5; extra == "eval"']
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["train", "pretrain", "--train", "a.jsonl", "--bf16", "false"], '`pip install ".[train]"`'),
+        (["activate", "activate", "--train", "a.jsonl", "--bf16", "false"], '`pip install ".[train]"`'),
+        (["sweep-lora", "m", "--data", "a.jsonl", "--output", "x"], '`pip install ".[eval]"`'),
+    ],
+)
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys, command, expected, installed):
+    def requires(name):
+        if not installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return REQUIRED
+
+    monkeypatch.setattr(extras.importlib.metadata, "requires", requires)
+    for name in (
+        "training_salmonn.run",
+        "training_salmonn.activation",
+        "evaluation_salmonn.sweep",
+        "data_salmonn.datasets",
+    ):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # to be imported again
+    monkeypatch.setitem(sys.modules, "datasets", None)
+
+    assert main(command) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("salmonn: error: the package datasets is missing: run") and expected in line
+
+
+def test_packages_by_their_modules(monkeypatch):
+    required = ["torch", "rouge-score>=0.1; extra == 'eval'", "pyfluidsynth>=1.3; extra == 'music'"]
+    monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: required)
+    assert '".[eval]"' in extras.how_to_install("rouge_score.rouge_scorer", "train")
+    assert '".[music]"' in extras.how_to_install("fluidsynth", "train")
+    assert "`pip install .`" in extras.how_to_install("torch", "train")
+    assert extras.how_to_install("something_else", "train") is None
+    assert extras.how_to_install("training_salmonn.missing", "train") is None
+
+
+def test_a_failure_within_the_work_keeps_its_traceback(monkeypatch):
+    """What `keep_traceback` marks is no wrong argument."""
+    with pytest.raises(RuntimeError, match="training failed: a fault") as failure, keep_traceback("training"):
+        raise ValueError("a fault")
+    assert isinstance(failure.value.__cause__, ValueError)
+    with pytest.raises(NonFiniteError), keep_traceback("training"):
+        raise NonFiniteError("says it all")
+    failing = argparse.Namespace(verbose=False, run=lambda options: (_ for _ in ()).throw(RuntimeError("a fault")))
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda *args: failing)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["tasks"])

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_salmonn.datasets import load_training_data, read_audio
-from data_salmonn.manifests import ManifestError, measure_audio, read_manifest, validate_manifest
+from data_salmonn.audio import measure_audio, read_audio
+from data_salmonn.datasets import load_training_data
+from data_salmonn.manifests import ManifestError, read_manifest, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from tiny_salmonn import noise, tiny_config, tiny_processor
 
 
-COLUMNS = {"audio", "text", "task", "question", "language", "id"}
+COLUMNS = {"audio", "text", "task", "question", "language", "messages", "id"}
 
 
 @pytest.fixture(autouse=True)
@@ -119,10 +120,10 @@ def test_every_source_gives_the_same_columns(folder, tmp_path, kind, streaming):
 def test_tasks_of_a_data_set_can_be_given(folder):
     plain = load_training_data(write(folder / "train.json", rows("asr", "asr"))).select_columns(["audio", "text"])
     assert load_training_data(plain, task="keywords")["task"][:] == ["keywords"] * 2
-    with pytest.raises(ValueError, match="no column `task`: give the `task`"):
+    with pytest.raises(ValueError, match="no column `task` or `question`: give the `task`"):
         load_training_data(plain)
     with pytest.raises(ValueError, match=r"no column text.*columns="):
-        load_training_data(plain.rename_column("text", "sentence"), task="asr")
+        load_training_data(plain.rename_column("text", "words"), task="asr")
     with pytest.raises(ValueError, match="`columns` names 'words'"):
         load_training_data(plain, task="asr", columns={"text": "words"})
 
@@ -146,15 +147,19 @@ BAD_ROWS = [
     ({"path": "1.wav", "task": "asr"}, "`text` must be a string, got nothing"),
     ({"path": "1.wav", "text": 5, "task": "asr"}, "`text` must be a string, got 5 (int)"),
     ({"path": "1.wav", "text": "a", "task": "dance"}, "`task` 'dance' is unknown"),
-    ({"path": "1.wav", "text": "a"}, "`task` is missing"),
+    (
+        {"path": "1.wav", "text": "a"},
+        "there is neither a `question` nor a `task`: write what is asked, or name a task",
+    ),
     ({"path": "1.wav", "text": "a", "task": ["asr"]}, "`task` must be a string, got ['asr'] (list)"),
     ({"path": "1.wav", "text": "a", "task": "QA"}, "task 'QA' needs a question"),
     ({"path": "1.wav", "text": "a", "task": "QA", "Q": 7}, "`question` must be a string, got 7 (int)"),
     ({"path": "1.wav", "text": "a", "task": "asr", "language": "xx"}, "`language` 'xx' has no prompts"),
     ({"path": "1.wav", "text": "w " * 300, "task": "asr"}, "`text` must have at most 300 tokens, got 300 words"),
     ({"path": 3, "text": "a", "task": "asr"}, "`path` must be a path, got 3 (int)"),
-    ({"text": "a", "task": "asr"}, "`path` must be a path, got nothing"),
-    ({"path": "1.wav", "text": "a", "task": "asr", "expand_wav": "2.wav"}, "`expand_wav` must be a list of paths"),
+    ({"text": "a", "task": "asr"}, "`audio` must be a path, got nothing"),
+    ({"audio": [], "text": "a", "task": "asr"}, "`audio` must be a path, got [] (list)"),
+    ({"path": "1.wav", "text": "a", "task": "asr", "expand_wav": 2}, "`expand_wav` must be a path, got 2 (int)"),
     ({"path": "1.wav", "text": "a", "task": "asr", "expand_wav": ["gone.wav"]}, "`expand_wav` gone.wav: there is no"),
     (["1.wav", "a"], "a row must be an object, got list"),
 ]
@@ -179,14 +184,15 @@ def test_every_bad_row_is_reported_at_once(folder, suffix):
 
 
 def test_a_row_can_have_several_problems(folder):
-    file = write(folder / "train.jsonl", [{"path": "text.wav", "text": "", "task": "dance", "expand_wav": "1.wav"}])
+    file = write(folder / "train.jsonl", [{"path": "text.wav", "text": "", "task": "dance", "expand_wav": [1]}])
     assert len(validate_manifest(file)) == 4
 
 
 def test_files_that_are_no_manifests(folder):
     for name, content, reason in (
         ("a.json", "{", "cannot be read as JSON"),
-        ("b.json", "[1]", 'must be {"annotation": [...]}'),
+        ("b.json", '{"rows": []}', 'must be a list of objects or {"annotation": [...]}'),
+        ("g.json", "[1]", "1: a row must be an object, got int"),
         ("c.jsonl", '{"path": "1.wav", "text": "a", "task": "asr"}\n{"path"', "2: the line cannot be read as JSON"),
         ("d.jsonl", "\n", "holds no rows"),
         ("e.csv", "path,text,task\n1.wav,a,asr,b\n", "2: the line has more cells"),
@@ -196,7 +202,7 @@ def test_files_that_are_no_manifests(folder):
         assert reason in str(problem)
     (folder / "f.jsonl").write_bytes(b'{"text": "\xff"}')
     assert "cannot be read as JSON" in str(validate_manifest(folder / "f.jsonl")[0])
-    with pytest.raises(ValueError, match=r"a folder with one of"):
+    with pytest.raises(ValueError, match=r"a folder with one of.*\*\.trans\.txt"):
         read_manifest(folder)
     with pytest.raises(ValueError, match=r"gone\.json does not exist"):  # and is not looked for on the Hub
         load_training_data(folder / "gone.json")

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import soundfile
-from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 
 from demo_salmonn.limits import Limits
 from demo_salmonn.session import Listener
+from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 pytest.importorskip("gradio", reason="the web page needs Gradio: pip install -e '.[web]'")

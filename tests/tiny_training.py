@@ -63,6 +63,17 @@ def small_model(seed: int = 0, **settings) -> SalmonnForConditionalGeneration:
     return model.eval()
 
 
+def add_adapter(model, seed: int = 0):
+    """An adapter with LoRA that matters."""
+    torch.manual_seed(seed)
+    model.add_adapter(model.lora_config(lora_dropout=0.0))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=2.0)
+    return model.eval()
+
+
 def small_processor(**settings):
     return tiny_processor(small_config(**settings))
 
@@ -92,12 +103,6 @@ def save_clips(folder: Path, task: str = "asr", texts: list[str] | None = None) 
             soundfile.write(folder / f"{number}.wav", tones(number), 16000)
             file.write(json.dumps({"path": f"{number}.wav", "text": text, "task": task}) + "\n")
     return manifest
-
-
-def overrides(**values) -> list[str]:
-    return [
-        f"{name}={json.dumps(value if not isinstance(value, Path) else str(value))}" for name, value in values.items()
-    ]
 
 
 # What makes seconds of a shipped recipe: steps and sizes. What it trains, on what and how, stays as it is shipped.
@@ -134,11 +139,12 @@ SHRUNK_TASKS = {
 }
 
 
-def shrink(name: str, **fields) -> list[str]:
-    """Overrides that make seconds of the shipped recipe `name`, and then set `fields`."""
-    return overrides(**SHRUNK | SHRUNK_TASKS.get(name, {}) | fields)
+def shrink(name: str | Path, **fields) -> dict:
+    """Fields that make seconds of the shipped recipe `name`, and then `fields`."""
+    fields = SHRUNK | SHRUNK_TASKS.get(name, {}) | fields
+    return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
 
 
-def load_shrunk(name: str, **fields) -> Recipe:
+def load_shrunk(name: str | Path, **fields) -> Recipe:
     """The shipped recipe `name`, made small, with `fields`."""
-    return load_recipe(name, shrink(name, **fields))
+    return load_recipe(name, **shrink(name, **fields))

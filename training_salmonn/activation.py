@@ -8,9 +8,7 @@ such answers are drawn, sifted, written to a file that can be read and edited, a
 step. A small LLM needs more steps than the paper's twelve: with a `replay_share` it is reminded of its training meanwhile.
 """
 
-import json
 import logging
-import os
 import random
 import re
 from collections import Counter
@@ -18,15 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import soundfile
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import set_seed
 
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
+from data_salmonn.audio import SAMPLING_RATE, read_audio
+from data_salmonn.files import write_lines
 from data_salmonn.prompts import PromptBank
 from training_salmonn.asking import ask
+from training_salmonn.processes import make_once
 from training_salmonn.recipes import ActivationArguments, Recipe
-from training_salmonn.run import load_sources, run_recipe
+from training_salmonn.run import check_sources, load_sources, run_recipe
 from training_salmonn.stages import load_stage
 
 
@@ -51,9 +50,9 @@ def activate(recipe: Recipe, resume: bool | str = False, only_answers: bool = Fa
     Returns the folder of the tuned adapter, or the file of the answers if there are to be `only_answers`.
     """
     answers = Path(recipe.activation.answers or Path(recipe.training.output_dir, "answers.jsonl"))
-    with PartialState().main_process_first():
-        if not answers.exists():
-            write_answers(answers, recipe)
+    if recipe.activation.replay_share or not answers.is_file():
+        check_sources(recipe.data)
+    make_once(answers, lambda: write_answers(answers, recipe))
     if only_answers:
         return answers
     sources = mix_sources(str(answers), recipe.data.train, recipe.activation.replay_share)
@@ -79,9 +78,7 @@ def write_answers(path: Path, recipe: Recipe) -> list[dict]:
     set_seed(recipe.training.seed)
     model, processor = load_stage(recipe.stage, trainable=False)
     model = model.to(recipe.training.device).eval()
-    dataset = load_sources(recipe.data.train, recipe.data, processor)
-    if dataset is None:
-        raise ValueError("`train` must name at least one source of clips to answer about, got none.")
+    dataset = load_sources(recipe.data.train, recipe.data, processor, recipe.training.seed)
     bank = PromptBank.load(*recipe.data.prompts)
     rows = make_answers(model, processor, dataset, bank, recipe.activation, recipe.training.seed)
     save_answers(path, rows)
@@ -92,17 +89,18 @@ def make_answers(
     model, processor, dataset, bank: PromptBank, settings: ActivationArguments, seed: int = 0
 ) -> list[dict]:
     """
-    Long answers to the tasks of `settings` about the clips of `dataset`, drawn at a reduced LoRA scaling.
+    Long answers to the tasks of `settings` about the clips of `dataset`, drawn at a reduced LoRA scaling. The next task
+    has its turn after each clip that gave answers.
 
     Returns rows with `audio`, `text`, `task` and `question`. Raises `ValueError` if no answer is fit to be kept.
     """
-    rng, rows, rejected = random.Random(seed), [], Counter()
+    rng, rows, rejected, turn = random.Random(seed), [], Counter(), 0
     order = rng.sample(range(len(dataset)), len(dataset))
     progress = tqdm(total=settings.num_answers, desc="answers", unit="answer")
     for number in order:
         if len(rows) == settings.num_answers:
             break
-        task = settings.answer_tasks[len(rows) % len(settings.answer_tasks)]
+        task = settings.answer_tasks[turn % len(settings.answer_tasks)]
         prompt, audio, wanted = bank.sample(task, rng=rng), dataset[number]["audio"], settings.num_answers - len(rows)
         fit = []
         for text, is_finished in ask(model, processor, read_audio(audio), prompt, **_sampling(settings)):
@@ -113,6 +111,7 @@ def make_answers(
                 rejected[reason] += 1
         fit = fit[: min(settings.answers_per_clip, wanted)]
         rows += fit
+        turn += bool(fit)
         progress.update(len(fit))
     progress.close()
     faults = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
@@ -174,10 +173,8 @@ def save_answers(path: Path, rows: list[dict]) -> None:
             clip.parent.mkdir(exist_ok=True)
             soundfile.write(clip, read_audio(row["audio"]), SAMPLING_RATE)
         entry = {"path": str(clip.resolve()), "text": row["text"], "task": row["task"], "question": row["question"]}
-        lines.append(json.dumps(entry, ensure_ascii=False))
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+        lines.append(entry)
+    write_lines(path, lines)
 
 
 def _find_file(audio) -> Path | None:

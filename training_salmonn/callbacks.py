@@ -7,9 +7,7 @@ The results folder of a run: what was run, with which versions, and how it went.
 """
 
 import importlib.metadata
-import json
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -18,21 +16,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from data_salmonn.files import write_json
+
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "salmonn-transformers")
 # Logged values that say nothing about learning.
 NO_CURVE = ("step", "epoch", "total_flos")
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Writes `content` as JSON to a file that appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def find_versions() -> dict[str, str | None]:

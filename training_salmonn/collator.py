@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.trainer_utils import has_length
 
-from data_salmonn.datasets import SAMPLING_RATE, read_audio
-from data_salmonn.manifests import MAX_TEXT_TOKENS, SILENCE_SECONDS, check_text
+from data_salmonn.audio import SAMPLING_RATE, SILENCE_SECONDS, read_audio
+from data_salmonn.chats import answers_of, to_conversation
+from data_salmonn.manifests import MAX_TEXT_TOKENS, check_text
 from data_salmonn.prompts import PromptBank
 
 
@@ -20,15 +22,19 @@ WRITTEN_WITHOUT_SPACES = ("zh", "ja", "th")
 
 @dataclass(frozen=True)
 class _Sample:
-    """A row that is ready: its clip `(samples,)` of 16 kHz, what is asked about it, and the answer."""
+    """
+    A row that is ready: its clip `(samples,)` of 16 kHz, what is asked about it, and the answer; or a `conversation`
+    that brings all of them.
+    """
 
     id: str
-    clip: np.ndarray
+    clip: np.ndarray | None
     prompt: str
     text: str
     num_tokens: int
     language: str | None
     can_be_joined: bool
+    conversation: list[dict] | None = None
 
 
 class SalmonnDataCollator:
@@ -100,7 +106,6 @@ class SalmonnDataCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.silence_seconds = silence_seconds
         self.use_test_prompts = use_test_prompts
-        self._answer_header = _find_answer_header(processor)
         # in shared memory, where workers that outlive an epoch see it change
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
@@ -116,7 +121,8 @@ class SalmonnDataCollator:
         """
         Args:
             rows (`list[dict]`):
-                Rows with `audio`, `text` and `task`, and `question`, `language` and `id` if they have them.
+                Rows with `audio`, `text` and `task` or `question`, and `language` and `id` if they have them; or with
+                `audio` and `messages`, a conversation all of whose answers are learnt.
 
         Returns:
             [`BatchFeature`]: `input_ids`, `attention_mask` and `labels` (-100 but for answers and their end tokens) of
@@ -139,6 +145,7 @@ class SalmonnDataCollator:
                 "output_labels": True,
                 "padding_side": self.padding_side,
                 "pad_to_multiple_of": self.pad_to_multiple_of,
+                "audio_kwargs": {"padding": "longest"},
             },
         )
 
@@ -146,6 +153,8 @@ class SalmonnDataCollator:
         """Checks a row and loads its clip."""
         row_id = str(row.get("id") or f"row {index} of the batch")
         try:
+            if row.get("messages"):
+                return self._prepare_chat(row_id, row)
             text, task, question = row.get("text"), row.get("task"), row.get("question")
             problems = check_text(text, self.processor.tokenizer, self.max_text_tokens)
             if problems:
@@ -156,16 +165,22 @@ class SalmonnDataCollator:
             else:
                 rng = self._rng(row_id)
                 prompt = self.prompt_bank.sample(task, question, language, rng)
-            if self._answer_header and self._answer_header in prompt:
-                raise ValueError(
-                    f"what is asked must not hold {self._answer_header!r}, which begins an answer, got {prompt!r}."
-                )
             clip = read_audio(row.get("audio"), self.silence_seconds)
-            name = self.prompt_bank[task].name
+            name = None if task is None else self.prompt_bank[task].name
         except (ValueError, TypeError) as error:
             raise ValueError(f"`rows` holds {row_id}, which cannot be used: {error}") from error
         num_tokens = self._count_tokens(text)
         return _Sample(row_id, clip, prompt, text, num_tokens, language, name == CONCATENATED_TASK and not question)
+
+    def _prepare_chat(self, row_id: str, row: dict) -> _Sample:
+        """A conversation with its clips, each in its place."""
+        answers, clips = answers_of(row["messages"]), row.get("audio")
+        problems = [p for text in answers for p in check_text(text, self.processor.tokenizer, self.max_text_tokens)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        clips = [read_audio(clip) for clip in (clips if isinstance(clips, list) else [clips])]
+        conversation = to_conversation(row["messages"], clips)
+        return _Sample(row_id, None, "", answers[-1], 0, None, can_be_joined=False, conversation=conversation)
 
     def _rng(self, *names: str) -> random.Random:
         # seeded with a string, which Python hashes alike in every process
@@ -208,22 +223,30 @@ class SalmonnDataCollator:
 
     @staticmethod
     def _converse(sample: _Sample) -> list[dict]:
+        if sample.conversation is not None:
+            return sample.conversation
         content = [{"type": "audio", "audio": sample.clip}, {"type": "text", "text": sample.prompt}]
         return [{"role": "user", "content": content}, {"role": "assistant", "content": sample.text}]
 
 
-def _find_answer_header(processor) -> str:
-    """What the chat template writes before an answer, such as `ASSISTANT:`. What follows it is taken for one."""
-    question = [{"role": "user", "content": "?"}]
-    start = len(processor.apply_chat_template(question, tokenize=False))
-    return processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)[start:].strip()
-
-
 class EpochCallback(TrainerCallback):
-    """Tells a collator which epoch `Trainer` begins, so that its random choices differ from epoch to epoch."""
+    """
+    Tells a collator which epoch `Trainer` begins, so that its random choices differ from epoch to epoch. With streamed
+    data an epoch is one pass over the stream.
+    """
 
     def __init__(self, collator: SalmonnDataCollator):
         self.collator = collator
+        self._next_epoch: int | None = None
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.collator.set_epoch(int((state.epoch or 0) + 1e-6))  # 2.5 where a run is resumed in the third epoch
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._next_epoch = None
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if self._next_epoch is None:
+            # 2.5 where a run is resumed in the third epoch; of a stream, whose length Trainer does not know, it is the
+            # share of `max_steps`, and a resumed run begins with the first pass
+            is_stream = train_dataloader is not None and not has_length(train_dataloader)
+            self._next_epoch = 0 if is_stream else int((state.epoch or 0) + 1e-6)
+        self.collator.set_epoch(self._next_epoch)
+        self._next_epoch += 1

@@ -1,23 +1,24 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Recipes: one flat JSON file says everything about a training run.
+Recipes: one flat YAML file says everything about a training run.
 
 A recipe holds the fields of the dataclasses below and of `transformers.TrainingArguments`. It may extend another one:
 
-    {"extends": "pretrain.json", "learning_rate": 1e-5}
+    extends: pretrain
+    train: [librispeech.json, {source: clotho.jsonl, caps: {audiocaption: 20000}}]
+    learning_rate: 1e-5
 
-Single fields are replaced on the command line with `--override learning_rate=1e-5`.
+On the command line each field is an option: `salmonn train pretrain --train librispeech.json --learning_rate 1e-5`.
 """
 
-import difflib
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
+
+from training_salmonn.recipe_files import check_fields, fill_sections, find_recipe, read_recipe
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -29,12 +30,18 @@ TRAINABLE_PARTS = ("connector", "norms", "lora")
 class DataArguments:
     """What a run hears and reads."""
 
-    train: list[Any] = field(
+    _argument_group_name = "data"
+
+    train: list[str | dict] = field(
         default_factory=list,
-        metadata={"help": "Sources of training data: paths or Hub ids, or objects with `source` and, optionally, `split`, "
-                  "`weight` and `caps` (samples per task)."},
-    )  # fmt: skip
-    eval: list[Any] = field(default_factory=list, metadata={"help": "Sources of the data that is evaluated on."})
+        metadata={
+            "help": "Sources of training data: paths or Hub ids, or objects with `source` and, optionally, `split`, "
+            "`weight` and `caps` (samples per task), such as '{source: a.jsonl, weight: 0.5}'."
+        },
+    )
+    eval: list[str | dict] = field(
+        default_factory=list, metadata={"help": "Sources of the data that is evaluated on."}
+    )
     streaming: bool = field(
         default=False, metadata={"help": "Read the training data while training, needs `max_steps`."}
     )
@@ -43,7 +50,7 @@ class DataArguments:
     )
     max_text_tokens: int = field(default=300, metadata={"help": "Longest answer in tokens."})
     concatenate_probability: float = field(
-        default=0.0, metadata={"help": "Share of clips that are joined with others (2309.13963, section 3.2)."}
+        default=0.0, metadata={"help": "Share of clips that are joined with others (2309.13963, table 1)."}
     )
     concatenate_max_seconds: float = field(default=30.0, metadata={"help": "Longest clip that joining makes."})
     feature_cache: str | None = field(
@@ -54,6 +61,8 @@ class DataArguments:
 @dataclass
 class StageArguments:
     """Which model is trained, and which parts of it."""
+
+    _argument_group_name = "model and stage"
 
     stage: str = field(default="custom", metadata={"help": "Name of the stage, for logs and results."})
     objective: str = field(
@@ -92,6 +101,8 @@ class StageArguments:
 class AlignmentArguments:
     """The warm-up of the connector, only read with `objective="alignment"`."""
 
+    _argument_group_name = "alignment warm-up"
+
     alignment_vocabulary: str = field(
         default="data",
         metadata={
@@ -113,6 +124,8 @@ class AlignmentArguments:
 @dataclass
 class ActivationArguments:
     """The long answers that a model gives for activation tuning, only read by `salmonn activate`."""
+
+    _argument_group_name = "activation tuning"
 
     answers: str | None = field(default=None, metadata={"help": "JSONL file of answers: made if it does not exist."})
     num_answers: int = field(default=12, metadata={"help": "Answers to keep: the paper used 12 stories."})
@@ -139,8 +152,8 @@ class ActivationArguments:
 
 
 @dataclass
-class SalmonnTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with defaults that fit audio in, text out, and with generation while evaluating."""
+class TrainerArguments:
+    """What [`SalmonnTrainer`] adds to `TrainingArguments`."""
 
     predict_with_generate: bool = field(
         default=False, metadata={"help": "Whether to generate answers while evaluating, and score them."}
@@ -150,6 +163,14 @@ class SalmonnTrainingArguments(TrainingArguments):
     lora_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of LoRA; that of the connector, `learning_rate`, by default."}
     )
+
+
+@dataclass
+class SalmonnTrainingArguments(TrainingArguments, TrainerArguments):
+    """`TrainingArguments` with defaults that fit audio in, text out, and with generation while evaluating."""
+
+    _argument_group_name = "training, as in `transformers.TrainingArguments`"
+
     # the collator reads columns that no model has an argument for
     remove_unused_columns: bool = field(default=False, metadata={"help": "See `TrainingArguments`."})
     # a batch that gives NaN is reported, not averaged away
@@ -162,13 +183,8 @@ class SalmonnTrainingArguments(TrainingArguments):
             self.accelerator_config.dispatch_batches = False
 
 
-SECTIONS = {
-    "data": DataArguments,
-    "stage": StageArguments,
-    "alignment": AlignmentArguments,
-    "activation": ActivationArguments,
-    "training": SalmonnTrainingArguments,
-}
+# In the order of the help.
+SECTIONS = (DataArguments, StageArguments, AlignmentArguments, ActivationArguments, SalmonnTrainingArguments)
 
 
 @dataclass
@@ -183,58 +199,17 @@ class Recipe:
     fields: dict[str, Any]
 
 
-def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path, **overrides) -> Recipe:
     """
-    Reads the recipe in a file, or one of the project's by name (`"pretrain"`), with `overrides` such as
-    `"learning_rate=1e-5"` and `'train=["a.json"]'`: values are JSON, or strings where they are none. Without an
-    accelerator `use_cpu` is on unless the recipe says otherwise.
+    Reads the recipe in a file, or one of the project's by name, with `overrides` in place of its fields:
 
-    Raises `ValueError` on a file that is no recipe, and on fields that do not exist.
+        load_recipe("pretrain", model="./base", train=["a.jsonl"], learning_rate=1e-5)
+
+    Without an accelerator `use_cpu` is on unless the recipe says otherwise.
+
+    Raises `ValueError` on a file that is no recipe, on fields that do not exist, and on values of another type.
     """
-    values = _read(find_recipe(recipe)) | dict(map(parse_override, overrides))
-    known = {item.name for section in SECTIONS.values() for item in fields(section) if item.init}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise ValueError(f"recipe {recipe}: no field {name!r}" + (f", did you mean {near[0]!r}?" if near else "."))
+    values = read_recipe(find_recipe(recipe, RECIPES), RECIPES) | overrides
     machine = {"use_cpu": not torch.accelerator.is_available()}
-    sections = HfArgumentParser(tuple(SECTIONS.values())).parse_dict(machine | values)
+    sections = fill_sections(SECTIONS, machine | check_fields(values, SECTIONS, recipe))
     return Recipe(*sections, fields=values)
-
-
-def list_recipes() -> list[str]:
-    """Names of the project's own recipes."""
-    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.json"))
-
-
-def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe that is given as a path or, for the project's own, as a name."""
-    for path in (Path(recipe), RECIPES / f"{recipe}.json"):
-        if path.is_file():
-            return path
-    raise ValueError(f"`recipe` must be a file or one of {', '.join(list_recipes())}, got {str(recipe)!r}.")
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`"name=value"` to name and value."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"`override` must look like name=value, got {text!r}.")
-    try:
-        return name.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return name.strip(), value
-
-
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The fields of a recipe file, those of the recipe that it extends included."""
-    if path.resolve() in seen:
-        raise ValueError(f"recipe {path}: extends itself.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"recipe {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"recipe {path}: must be a JSON object, got {type(values).__name__}.")
-    base = values.pop("extends", None)
-    return values if base is None else _read(path.parent / base, (*seen, path.resolve())) | values

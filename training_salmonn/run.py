@@ -2,25 +2,29 @@
 """From a recipe to a finished run: data, model, trainer, and the results folder."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import set_seed
+from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from data_salmonn.datasets import load_training_data
-from data_salmonn.manifests import ManifestError, find_manifest, validate_manifest
+from data_salmonn.manifests import ManifestError, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from data_salmonn.prompts import PromptBank
+from data_salmonn.readers import find_manifest
 from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrainer, collect_tokens
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
 from training_salmonn.feature_cache import FeatureCache
 from training_salmonn.recipes import DataArguments, Recipe
 from training_salmonn.stages import load_stage
-from training_salmonn.trainer import AnswerMetrics, SalmonnTrainer
+from training_salmonn.trainer import AnswerMetrics, NonFiniteError, SalmonnTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -31,23 +35,43 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
     Trains as the recipe says and returns the folder of the trained adapter, `output_dir/adapter`.
 
     With `resume=True` the run goes on from the last checkpoint in `output_dir`, if there is one, and with a folder from
-    that. Raises `ValueError` if a new run would mix with the checkpoints of an old one.
+    that. Raises `ValueError` if a new run would mix with the checkpoints of an old one, and on anything else in the recipe
+    that cannot be: before a model is loaded, if it can be known. What fails while training is a `RuntimeError`.
     """
-    checkpoint = find_checkpoint(recipe.training.output_dir, resume)
-    check_manifests(recipe.data)
+    if "tensorboard" in recipe.training.report_to and not is_tensorboard_available():
+        raise ModuleNotFoundError("`report_to` names tensorboard, which is not installed", name="tensorboard")
+    checkpoint = find_checkpoint(recipe.training.output_dir, resume or recipe.training.resume_from_checkpoint or False)
+    check_sources(recipe.data)
     set_seed(recipe.training.seed)
     model, processor = load_stage(recipe.stage)
     trainer = build_trainer(recipe, model, processor)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if isinstance(trainer, AlignmentTrainer):
-        trainer.fold()
-    return trainer.save_adapter()
+    with keep_traceback("training"):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if isinstance(trainer, AlignmentTrainer):
+            trainer.fold()
+        return trainer.save_adapter()
+
+
+@contextmanager
+def keep_traceback(work: str) -> Iterator[None]:
+    """
+    What goes wrong inside, while `work` is done, is no wrong argument, whatever its type says: it becomes a `RuntimeError`,
+    which the commands show with its traceback. That a loss is not finite says all there is to say.
+    """
+    try:
+        yield
+    except NonFiniteError:
+        raise
+    except (ValueError, OSError) as error:
+        raise RuntimeError(f"{work} failed: {error}") from error
 
 
 def find_checkpoint(output_dir: str, resume: bool | str) -> str | None:
-    """The checkpoint to go on from, if any."""
+    """The checkpoint to go on from, if any. Raises `ValueError` if it is not there, or if there is one not to go on from."""
     last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     if isinstance(resume, str):
+        if not Path(resume).is_dir():
+            raise ValueError(f"`resume` must be the folder of a checkpoint, got {resume}.")
         return resume
     if last is not None and not resume:
         raise ValueError(
@@ -56,12 +80,19 @@ def find_checkpoint(output_dir: str, resume: bool | str) -> str | None:
     return last if resume else None
 
 
-def check_manifests(data: DataArguments) -> None:
-    """Raises a `ManifestError` with the bad rows of all local sources, before a model takes its minutes to load."""
+def check_sources(data: DataArguments) -> None:
+    """
+    Raises a `ManifestError` with the bad rows of all local sources, before a model takes its minutes to load, and a
+    `ValueError` without any source, and on one that is not a path or an object with one.
+    """
+    if not data.train:
+        raise ValueError("`train` must name at least one source of training data, got none.")
     bank, problems = PromptBank.load(*data.prompts), []
     for source in [*data.train, *data.eval]:
         options = {"source": source} if isinstance(source, str) else dict(source)
         path = options.get("source")
+        if path is None:
+            raise ValueError(f"`train` and `eval` must hold paths, or objects with a `source`, got {source!r}.")
         if isinstance(path, str) and find_manifest(path) is not None:
             known = {name: options[name] for name in ("task", "audio_root") if name in options}
             problems += validate_manifest(path, prompt_bank=bank, max_text_tokens=data.max_text_tokens, **known)
@@ -69,17 +100,14 @@ def check_manifests(data: DataArguments) -> None:
         raise ManifestError(problems)
 
 
-def load_sources(sources: list, data: DataArguments, processor, streaming: bool = False):
+def load_sources(sources: list, data: DataArguments, processor, seed: int, streaming: bool = False):
     """
-    The mixture of a recipe's sources, or `None` if it names none.
-
-    Raises `ValueError` on a source that is not a path or an object with one, and `ManifestError` with all bad rows.
+    The mixture of a recipe's sources, which [`check_sources`] has seen, or `None` if it names none. `seed` decides on its
+    order, and on the rows that caps leave.
     """
     parts = []
     for source in sources:
         options = {"source": source} if isinstance(source, str) else dict(source)
-        if "source" not in options:
-            raise ValueError(f"`train` and `eval` must hold paths, or objects with a `source`, got {source!r}.")
         weight, caps = options.pop("weight", None), options.pop("caps", {})
         dataset = load_training_data(
             options.pop("source"),
@@ -90,7 +118,7 @@ def load_sources(sources: list, data: DataArguments, processor, streaming: bool 
             **options,
         )
         parts.append(MixturePart(dataset, weight, caps))
-    return mix(parts) if parts else None
+    return mix(parts, seed=seed) if parts else None
 
 
 def cache_features(recipe: Recipe, model, processor, dataset):
@@ -102,23 +130,21 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"{data.concatenate_probability}."
         )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
-    with PartialState().main_process_first():
-        cache = FeatureCache(
-            data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype
-        )
-        cache.build(dataset["audio"])
+    cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
+    cache.build(dataset["audio"])
     return cache.cached_processor(processor)
 
 
 def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     """The trainer of a recipe, with its data, for a model that is loaded."""
-    data, is_alignment = recipe.data, recipe.stage.objective == "alignment"
+    data, is_alignment, seed = recipe.data, recipe.stage.objective == "alignment", recipe.training.seed
     if not data.eval and recipe.training.eval_strategy != "no":
-        logger.warning("`eval` names no data: nothing is evaluated while training.")
+        if recipe.training.load_best_model_at_end:
+            raise ValueError("`load_best_model_at_end` needs data in `eval` to tell which model is best, got none.")
+        if PartialState().is_main_process:
+            logger.warning("`eval` names no data: nothing is evaluated while training.")
         recipe.training.eval_strategy = IntervalStrategy.NO
-    train = load_sources(data.train, data, processor, data.streaming)
-    if train is None:
-        raise ValueError("`train` must name at least one source of training data, got none.")
+    train = load_sources(data.train, data, processor, seed, data.streaming)
     bank = PromptBank.load(*data.prompts)
     collator = SalmonnDataCollator(
         processor if data.feature_cache is None else cache_features(recipe, model, processor, train),
@@ -126,18 +152,19 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         max_text_tokens=data.max_text_tokens,
         concatenate_probability=data.concatenate_probability,
         concatenate_max_seconds=data.concatenate_max_seconds,
-        seed=recipe.training.seed,
+        seed=seed,
         padding_side="left",  # all answers then end in the last column, and the fewest positions are scored
     )
     settings = {
         "args": recipe.training,
         "data_collator": collator,
         "train_dataset": train,
-        "eval_dataset": load_sources(data.eval, data, processor),
+        "eval_dataset": load_sources(data.eval, data, processor, seed),
         # one phrasing for each task: evaluations then differ by the model only
         "eval_collator": SalmonnDataCollator(
             processor, bank, max_text_tokens=data.max_text_tokens, use_test_prompts=True
         ),
+        "processor": processor,
         "compute_metrics": None,
         "callbacks": [EpochCallback(collator), ResultsCallback(recipe.fields)],
     }

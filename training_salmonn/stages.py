@@ -13,20 +13,18 @@ Every stage of the papers trains the same kind of parts, always beside frozen en
 All of them write the same adapter, so each can go on from each other one.
 """
 
-import copy
 import logging
-from pathlib import Path
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# Importing these tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
-import processing_salmonn  # noqa: F401
+from adapter_salmonn import load_adapter_weights
+
+# Importing it tells Transformers' Auto classes about SALMONN.
+from conversion_salmonn.loading import load_with_adapter
 from training_salmonn.frozen_encoders import find_salmonn
 from training_salmonn.recipes import StageArguments
 
@@ -101,20 +99,6 @@ def set_up_adapter(model, stage: StageArguments) -> None:
         )
 
 
-def load_adapter_weights(model, folder: str | Path) -> None:
-    """
-    Puts saved weights into the adapter that `model` has. Raises a `ValueError` if some are missing or left over, or if
-    they belong to other base weights.
-    """
-    prefix = "base_model.model."
-    weights = {name.removeprefix(prefix): tensor for name, tensor in load_peft_weights(str(folder), "cpu").items()}
-    found = set_peft_model_state_dict(model, copy.copy(weights), adapter_name=model.active_adapters()[0])
-    expected = set(model.get_adapter_state_dict(model.active_adapters()[0]))
-    if found.unexpected_keys or expected != set(weights):
-        different = sorted(expected ^ set(weights)) or found.unexpected_keys
-        raise ValueError(f"`adapter` {folder} must fit the model, {len(different)} tensors do not: {different[:3]}.")
-
-
 def freeze(model: nn.Module, trained: list[str]) -> int:
     """
     Leaves gradients to the parts in `trained` only, and makes these float32. Returns the number of trained parameters.
@@ -159,10 +143,11 @@ def keep_frozen_in_eval(model: nn.Module, trained_modules: list[nn.Module]) -> N
 
 
 def load_for_inference(model: str, adapter: str | None = None, dtype: str = "auto"):
-    """A model with its adapter, which may come with it, and its processor. Raises `ValueError` if it has none."""
-    loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype)
-    if adapter is not None and not loaded._hf_peft_config_loaded:
-        loaded.load_adapter(adapter)
+    """
+    A model with its adapter, which may come with it, and its processor, see [`load_with_adapter`]. Raises `ValueError` if
+    it has none.
+    """
+    loaded, processor = load_with_adapter(model, adapter, dtype)
     if not loaded._hf_peft_config_loaded:
         raise ValueError(f"`model` must have an adapter, or `adapter` must name one, got {model} and None.")
-    return loaded.eval(), AutoProcessor.from_pretrained(model)
+    return loaded, processor

@@ -18,6 +18,7 @@ from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from data_salmonn.error_rates import word_error_rate
 from training_salmonn.stages import find_trained_modules, keep_frozen_in_eval, load_adapter_weights
 
 
@@ -56,7 +57,7 @@ class SalmonnTrainer(Trainer):
     `Trainer` for a SALMONN with an adapter, whose arguments are all accepted.
 
     `args` may be plain `TrainingArguments`; with those of a recipe, evaluation can generate answers. Evaluation makes
-    its batches with `eval_collator` where one is given.
+    its batches with `eval_collator` where one is given. The `processor`, if given, is saved beside the adapter.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SalmonnTrainer(Trainer):
         train_dataset=None,
         eval_dataset=None,
         eval_collator=None,
+        processor=None,
         **kwargs,
     ):
         super().__init__(
@@ -77,10 +79,9 @@ class SalmonnTrainer(Trainer):
             eval_dataset=with_ids(eval_dataset),
             **kwargs,
         )
+        self.processor = processor
         self._trained_modules = find_trained_modules(self.model)
         self.eval_collator = None if eval_collator is None else IdentifiedCollator(eval_collator)
-        # sharded weights cannot be read any more when the adapter is saved
-        self._base_fingerprint = self.adapted_model.base_model.compute_base_fingerprint()
         self._sample_ids: list[str] = []
         self._is_staging = False
         if self.is_world_process_zero():
@@ -186,11 +187,6 @@ class SalmonnTrainer(Trainer):
         """Saves the trained part only: an ordinary PEFT folder."""
         if not self.args.should_save:
             return
-        if state_dict is not None:
-            state_dict = {
-                name: self._base_fingerprint if name.endswith("base_fingerprint") else tensor
-                for name, tensor in state_dict.items()
-            }
         self.adapted_model.save_pretrained(
             output_dir or self.args.output_dir, adapter_only=True, state_dict=state_dict
         )
@@ -206,10 +202,15 @@ class SalmonnTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
     def save_adapter(self, name: str = "adapter") -> Path:
-        """Saves the trained part to a folder of that name in `output_dir`, which appears whole or not at all."""
+        """
+        Saves the trained part, and the processor, to a folder of that name in `output_dir`, which appears whole or not at
+        all: with its base model where it was, `from_pretrained` of the model and of the processor take that folder.
+        """
         folder = Path(self.args.output_dir)
         self.save_model(str(folder / UNFINISHED / name), _internal_call=True)
         if self.args.should_save:
+            if self.processor is not None:
+                self.processor.save_pretrained(folder / UNFINISHED / name)
             publish(folder / UNFINISHED / name, folder / name)
         self.accelerator.wait_for_everyone()
         return folder / name
@@ -252,6 +253,7 @@ class SalmonnTrainer(Trainer):
             attention_mask=attention_mask,
             input_features=inputs.get("input_features"),
             input_features_mask=inputs.get("input_features_mask"),
+            segment_ids=inputs.get("segment_ids"),
             max_new_tokens=self.args.generation_max_new_tokens,
             num_beams=self.args.generation_num_beams,
             do_sample=False,
@@ -279,6 +281,8 @@ class AnswerMetrics:
     """`compute_metrics` for answers: word error rate over the whole set (jiwer) and share of exact answers."""
 
     def __init__(self, tokenizer):
+        import jiwer  # noqa: F401  # so that it is not missing after the first thousand steps
+
         self.tokenizer = tokenizer
 
     def __call__(self, prediction) -> dict[str, float]:
@@ -292,14 +296,6 @@ class AnswerMetrics:
         """Token ids `(rows, length)`, padded with -100, to text."""
         rows = [[token for token in row if token >= 0] for row in ids.tolist()]
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
-
-
-def word_error_rate(references: list[str], answers: list[str]) -> float:
-    """Edits per word of the references, over all of them together; case and outer spaces do not count."""
-    import jiwer
-
-    pairs = [(r.lower().strip(), a.lower().strip()) for r, a in zip(references, answers) if r.strip()]
-    return jiwer.wer([reference for reference, _ in pairs], [answer for _, answer in pairs]) if pairs else 0.0
 
 
 def publish(source: Path, target: Path) -> None:

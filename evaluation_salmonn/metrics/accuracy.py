@@ -2,8 +2,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 def _find(needle: str, text: str) -> int:
@@ -47,6 +47,7 @@ class Accuracy(base.MeanMetric):
 
     main = "accuracy"
     higher_is_better = True
+    unit = "share"
 
     def example_scores(self, predictions, references, extract: str = "strict", labels=None):
         if extract not in ("strict", "flexible", "each", "ordered"):

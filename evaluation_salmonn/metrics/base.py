@@ -24,12 +24,13 @@ class SummedMetric(evaluate.Metric):
     """
     A metric whose score is a function of summed statistics.
 
-    Subclasses set `main`, the key of the value that is compared and plotted, and define `statistics` and
+    Subclasses set `main`, the key of the value that is compared and plotted, its `unit` and direction, and define `statistics` and
     `from_totals`. References are strings, or lists of strings where an example has several.
     """
 
     main: str
     higher_is_better: bool
+    unit: str  # of `main`: "%", "share" (0 to 1), "points" (0 to 100 or as the papers scale it) or "words"
     citation: str = ""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -108,33 +109,3 @@ def only_reference(reference: str | Sequence[str]) -> str:
             f"`references` must hold one text for each example here, got {len(references)}: {references}."
         )
     return references[0]
-
-
-def edit_statistics(alignments, num_units: Sequence[int]) -> np.ndarray:
-    """`(examples, 4)`: substitutions, deletions, insertions and reference length, of jiwer's alignments."""
-    table = np.zeros((len(alignments), 4))
-    for row, chunks, units in zip(table, alignments, num_units):
-        for chunk in chunks:
-            reference_units = chunk.ref_end_idx - chunk.ref_start_idx
-            if chunk.type == "substitute":
-                row[0] += reference_units
-            elif chunk.type == "delete":
-                row[1] += reference_units
-            elif chunk.type == "insert":
-                row[2] += chunk.hyp_end_idx - chunk.hyp_start_idx
-        row[3] = units
-    return table
-
-
-def error_rates(name: str, totals: np.ndarray) -> dict[str, float]:
-    """Corpus-level error rates in percent, as jiwer counts them, and their three parts."""
-    substitutions, deletions, insertions, units = totals
-    # an insertion where nothing was said is an error too, of 100 % for each, as if there had been one unit
-    scale = 100 / max(units, 1)
-    return {
-        name: float(scale * (substitutions + deletions + insertions)),
-        "substitutions": float(scale * substitutions),
-        "deletions": float(scale * deletions),
-        "insertions": float(scale * insertions),
-        "reference_length": float(units),
-    }

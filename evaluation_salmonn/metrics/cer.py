@@ -1,8 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-import jiwer
-
+from data_salmonn.error_rates import count_character_edits, error_rates
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 class CharacterErrorRate(base.SummedMetric):
@@ -13,12 +12,12 @@ class CharacterErrorRate(base.SummedMetric):
 
     main = "cer"
     higher_is_better = False
+    unit = "%"
 
     def statistics(self, predictions, references, normalizer: str = "basic"):
         normalize = get_normalizer(normalizer)
         references = [normalize(base.only_reference(reference)) for reference in references]
-        output = jiwer.process_characters(references, [normalize(prediction) for prediction in predictions])
-        return base.edit_statistics(output.alignments, [len(characters) for characters in output.references])
+        return count_character_edits(references, [normalize(prediction) for prediction in predictions])
 
     def from_totals(self, totals, normalizer: str = "basic"):
-        return base.error_rates(self.main, totals)
+        return error_rates(self.main, totals)

@@ -1,6 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 class Diversity(base.MeanMetric):
@@ -8,6 +8,7 @@ class Diversity(base.MeanMetric):
 
     main = "diversity"
     higher_is_better = True
+    unit = "words"
 
     def example_scores(self, predictions, references):
         normalize = get_normalizer("basic")

@@ -3,8 +3,8 @@ import re
 
 import jiwer
 
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 class FollowingRate(base.MeanMetric):
@@ -21,6 +21,7 @@ class FollowingRate(base.MeanMetric):
 
     main = "following_rate"
     higher_is_better = True
+    unit = "share"
 
     def example_scores(
         self,

@@ -1,6 +1,5 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-import jiwer
-
+from data_salmonn.error_rates import count_word_edits, error_rates
 from evaluation_salmonn.filters import phones
 from evaluation_salmonn.metrics import base
 
@@ -13,11 +12,11 @@ class PhoneErrorRate(base.SummedMetric):
 
     main = "per"
     higher_is_better = False
+    unit = "%"
 
     def statistics(self, predictions, references):
         references = [phones(base.only_reference(reference)) for reference in references]
-        output = jiwer.process_words(references, [phones(prediction) for prediction in predictions])
-        return base.edit_statistics(output.alignments, [len(units) for units in output.references])
+        return count_word_edits(references, [phones(prediction) for prediction in predictions])
 
     def from_totals(self, totals):
-        return base.error_rates(self.main, totals)
+        return error_rates(self.main, totals)

@@ -1,6 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
-from evaluation_salmonn.normalizers import get_normalizer
 
 
 def has_loop(words: list[str], longest: int, times: int) -> bool:
@@ -22,6 +22,7 @@ class RepeatRate(base.MeanMetric):
 
     main = "repeat_rate"
     higher_is_better = False
+    unit = "%"
     scale = 100.0
 
     def example_scores(self, predictions, references, longest: int = 20, times: int = 3):

@@ -24,7 +24,8 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.files import whole_file, write_lines
 
 
 SHARD_CLIPS = 200
@@ -63,10 +64,9 @@ def write_clips(
                 for count in pool.imap_unordered(work, missing):
                     progress.update(count)
     manifest = folder / "clips.jsonl"
-    with _whole(manifest).open("wb") as out:
+    with whole_file(manifest) as unfinished, unfinished.open("wb") as out:
         for number, _ in shards:
             out.write(_shard_file(folder, number).read_bytes())
-    os.replace(_whole(manifest), manifest)
     return manifest
 
 
@@ -110,18 +110,11 @@ def _write_shard(folder: Path, render: Callable[[dict], np.ndarray], shard: tupl
         file = audio / f"{row['id']}.wav"
         soundfile.write(file, np.clip(samples, -1, 1), SAMPLING_RATE, subtype="PCM_16")
         facts = {"id": row["id"], "path": file.relative_to(folder).as_posix(), **row}
-        lines.append(json.dumps({**facts, "seconds": round(len(samples) / SAMPLING_RATE, 3)}, ensure_ascii=False))
+        lines.append({**facts, "seconds": round(len(samples) / SAMPLING_RATE, 3)})
     shard_file = _shard_file(folder, number)
-    shard_file.parent.mkdir(exist_ok=True)
-    _whole(shard_file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(_whole(shard_file), shard_file)
+    write_lines(shard_file, lines)
     return len(rows)
 
 
 def _shard_file(folder: Path, number: int) -> Path:
     return folder / "shards" / f"{number:05d}.jsonl"
-
-
-def _whole(file: Path) -> Path:
-    """Where a file is written until it is whole."""
-    return file.with_suffix(".unfinished")

@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.clonk_groups import clonk_group
 from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
 from nano_salmonn.data_makers.qt_resources import qt_resources

@@ -11,7 +11,6 @@ clips and in the same questions: the voices that are compared are those of both 
 heard in one clip is asked about in another one where it is not.
 """
 
-import json
 import logging
 import os
 import random
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from data_salmonn.files import write_lines
 from nano_salmonn.data_makers.clips import read_clips
 
 
@@ -210,11 +210,7 @@ def relative_path(clip: dict, folder: Path) -> str:
 
 def write_manifest(file: Path, rows: Iterable[dict]) -> None:
     """Writes rows as JSONL, the whole file or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(unfinished, file)
+    write_lines(file, list(rows))
 
 
 def _find_task(name: str, tasks: Mapping[str, TrainedTask]) -> TrainedTask:

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 
 
 def add_noise(samples: np.ndarray, snr_db: float, slope: float, rng: np.random.Generator) -> np.ndarray:

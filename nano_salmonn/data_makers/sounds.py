@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.clips import row_rng, write_clips
 from nano_salmonn.data_makers.effects import FRAME, SPLITS, Effect, frame_levels, load_effects, read_effect
 from nano_salmonn.data_makers.rooms import add_noise, add_room

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.debian import DebianPackage
 
 

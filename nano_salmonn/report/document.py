@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation_salmonn.predictions import write_atomically
+from data_salmonn.files import write_text
 from nano_salmonn.report.inputs import KNOWN, Runs
 from nano_salmonn.report.tasks import beats_section, concatenation_section, long_section, main_section
 from nano_salmonn.report.training import (
@@ -15,7 +15,7 @@ from nano_salmonn.report.training import (
     stages_section,
     sweep_section,
 )
-from nano_salmonn.report.writing import Section, table
+from nano_salmonn.report.writing import Section, shell_block, table
 
 
 DOCUMENT = "nano.md"
@@ -53,7 +53,7 @@ def write_report(runs: str | Path, output: str | Path, hidden: Sequence[str | Pa
     if not any(section.body for section in sections):
         raise ValueError(f"`runs` must hold at least one run, got {runs} without any.")
     document = to_markdown(sections, found)
-    write_atomically(output / DOCUMENT, document)
+    write_text(output / DOCUMENT, document)
     for plot in (output / IMAGES).glob("*.png"):
         if f"{IMAGES.as_posix()}/{plot.name}" not in document:  # of a section that is no longer there
             plot.unlink()
@@ -81,7 +81,7 @@ def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
         paragraphs += ["## Not measured", "\n".join(f"- {line}" for line in missing)]
     paragraphs += [
         "## This page",
-        "```bash\nmake report RUNS=FOLDER_OF_THE_RUNS\n```",
+        shell_block("make report RUNS=FOLDER_OF_THE_RUNS", "needs the folder of the runs"),
         "Every number above is read from the files of the runs, every verdict is computed by the rule beside it.",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -110,7 +110,7 @@ def _other_commands(runs: Runs) -> list[str]:
     }
     if not others:
         return []
-    return ["## What was run before", "```bash\n" + "\n".join(f"# {k}\n{v}" for k, v in others.items()) + "\n```"]
+    return ["## What was run before", shell_block("\n".join(f"# {k}\n{v}" for k, v in others.items()))]
 
 
 def _anchor(title: str) -> str:

@@ -226,7 +226,9 @@ class Runs:
                     f"{path}: task {task!r} must hold `metric` and a list of `scores`, got {str(entry)[:80]}."
                 )
             curve = pair_up(path, f"scores of {task!r}", scales, scores)
-            factor = 100 if metric in ("wer", "accuracy") else 1
+            # older files have error rates as shares too, and no units
+            is_share = entry["unit"] == "share" if "unit" in entry else metric in ("wer", "accuracy")
+            factor = 100 if is_share else 1
             result[main_name(task)] = (metric, sorted((scale, factor * score) for scale, score in curve))
         return result
 

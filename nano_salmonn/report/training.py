@@ -24,7 +24,12 @@ PERPLEXITY_CHANGE = 0.05  # nats by token
 MORE_ERRORS = (2, 1.2)  # times: yes, unclear
 
 STORY, CAPTION, NO_INSTRUCTION = "audio_story_telling", "audiocaption", "none"
-METRIC_LABELS = {"wer": "WER (%)", "accuracy": "accuracy (%)", "different words": "different words in an answer"}
+METRIC_LABELS = {
+    "wer": "WER (%)",
+    "accuracy": "accuracy (%)",
+    "different words": "different words in an answer",
+    "diversity": "different words in an answer",
+}
 
 
 def stages_section(runs: Runs, images: Path) -> Section:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_salmonn.datasets import SAMPLING_RATE
+from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers import effects, sounds
 from nano_salmonn.data_makers.clips import read_clips
 from nano_salmonn.data_makers.effects import Effect

@@ -11,9 +11,9 @@ from training_salmonn.recipes import load_recipe
 from training_salmonn.run import run_recipe
 
 
-@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_recipes_can_be_read(file):
-    recipe = load_recipe(file, ["bf16=false"])
+    recipe = load_recipe(file, bf16=False)
     assert recipe.stage.stage == file.stem
     assert recipe.training.output_dir.startswith("runs/nano/")
 
@@ -31,7 +31,7 @@ def train_small(stage: str, folder, **fields):
         "eval_strategy": "steps",
     } | fields
     recipe = load_shrunk(
-        RECIPES / f"{stage}.json", eval_steps=fields["max_steps"], output_dir=folder / stage, **fields
+        RECIPES / f"{stage}.yaml", eval_steps=fields["max_steps"], output_dir=folder / stage, **fields
     )
     adapter = run_recipe(recipe)
     curves = json.loads((adapter.parent / "curves.json").read_text())

@@ -13,12 +13,13 @@ import torch
 from tiny_evaluation import HearingModel, write_manifest
 
 from evaluation_salmonn.runner import evaluate
+from evaluation_salmonn.sweep import save_sweep
 from nano_salmonn.beats_classifier import top1_by_kind
 from nano_salmonn.report.__main__ import main
 from nano_salmonn.report.document import write_report
 from nano_salmonn.report.inputs import Runs, Score
 from nano_salmonn.report.verdicts import judge_gain, judge_growth, judge_kept
-from training_salmonn.analysis import save_perplexity, save_sweep
+from training_salmonn.analysis import save_perplexity
 from training_salmonn.callbacks import ResultsCallback, write_json
 
 
@@ -85,8 +86,11 @@ def all_runs(tmp_path_factory):
         for name, wer in wers.items():
             save_training(root / "connectors" / name, wers=(1.0, wer))
 
-    scored = {"asr": ("wer", [0.9, 0.5, 0.2]), "story": ("different words", [60.0, 50.0, 9.0])}
-    tasks = {task: {"metric": metric, "scores": values, "answers": []} for task, (metric, values) in scored.items()}
+    scored = {"asr": ("wer", "%", [90.0, 50.0, 20.0]), "story": ("diversity", "words", [60.0, 50.0, 9.0])}
+    tasks = {
+        task: {"metric": metric, "unit": unit, "scores": values, "answers": []}
+        for task, (metric, unit, values) in scored.items()
+    }
     save_sweep(root / "sweep", {"scales": [0, 0.5, 1], "lora_scaling": [0, 1, 2], "tasks": tasks})
     curves = {
         "audiocaption": {"none": [1.5, 1.6], "story": [1.5, 4.0]},

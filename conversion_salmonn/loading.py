@@ -1,0 +1,103 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+A SALMONN and its processor, from any of the ways in which a trained one is kept:
+
+    load_with_adapter("./salmonn-13b")                  a model, with the adapter beside its weights if it has one
+    load_with_adapter("./base", "runs/one/adapter")     a base model and an adapter
+    load_with_adapter("runs/one/adapter")               an adapter, whose base model is where it was in training
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers.utils import PROCESSOR_NAME, cached_file, find_adapter_config_file
+
+# Importing these tells Transformers' Auto classes about SALMONN.
+import modeling_salmonn  # noqa: F401
+import processing_salmonn  # noqa: F401
+from conversion_salmonn.checkpoint_io import list_names
+
+
+# What PEFT saves of an adapter.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def load_with_adapter(
+    model: str | os.PathLike, adapter: str | os.PathLike | None = None, dtype: str | torch.dtype = "auto"
+):
+    """
+    Loads a model, in eval mode, and its processor.
+
+    Args:
+        model (`str` or `os.PathLike`): folder or Hub id of a model, with or without an adapter, or of an adapter alone.
+        adapter (`str` or `os.PathLike`, *optional*): folder or Hub id of an adapter for a model without one.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): of the weights, their own by default.
+
+    Returns:
+        The model and the processor. That of a model which is an adapter alone is the one saved beside the adapter, or
+        that of the base model if there is none.
+
+    Raises:
+        ValueError: if there would be two adapters, if the base model of an adapter is not known or not there, and if the
+            adapter does not fit the model.
+    """
+    model, base = str(model), find_base(model)
+    if base is not None and adapter is not None:
+        raise ValueError(
+            f"`adapter` must not be given for a model that has one, but {model} has. To use {adapter}, name the base model "
+            "that it was trained on as `model`."
+        )
+    loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype)
+    if adapter is not None:
+        attach_adapter(loaded, adapter)
+    with_processor = model
+    if base is not None and cached_file(model, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is None:
+        with_processor = base
+    return loaded.eval(), AutoProcessor.from_pretrained(with_processor)
+
+
+def find_base(model: str | os.PathLike) -> str | None:
+    """
+    The base model of a `model` that has an adapter, or is one; `None` for a model without.
+
+    Raises `ValueError` if `model` is an adapter alone whose base is not known, or a folder that is not there.
+    """
+    if _is_missing(model):
+        raise ValueError(f"`model` {model} does not exist.")
+    file = find_adapter_config_file(str(model))
+    if file is None:
+        return None
+    if Path(file).with_name("config.json").is_file():
+        return str(model)
+    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if base is None or _is_missing(base):
+        where = "does not say what its base model is" if base is None else f"was trained on {base}, which is not there"
+        raise ValueError(
+            f"`model` {model} is an adapter that {where}: name the base model as `model`, and it as `adapter`."
+        )
+    return base
+
+
+def _is_missing(name: str | os.PathLike) -> bool:
+    """Whether `name` is a folder that is not there, and cannot be the id of a repository either."""
+    return not Path(name).exists() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1)
+
+
+def attach_adapter(model, adapter: str | os.PathLike) -> None:
+    """Gives `model` a trained adapter. Raises `ValueError` if it was trained on other weights, or does not fit."""
+    missing = [name for name in ADAPTER_FILES if not Path(adapter, name).is_file()]
+    if missing and (Path(adapter).exists() or _is_missing(adapter)):  # else it is one of the Hub
+        raise ValueError(f"`adapter` {adapter} is no folder of an adapter, it lacks {' and '.join(missing)}")
+    try:
+        loading = model.load_adapter(str(adapter))
+    except RuntimeError as error:  # Transformers has logged which ones
+        raise ValueError(f"`adapter` {adapter} does not fit this model: its tensors have other sizes") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"`adapter` {adapter} cannot be read, it may be truncated ({error})") from error
+    different = loading.missing_keys | loading.unexpected_keys
+    if different:
+        raise ValueError(f"`adapter` {adapter} does not fit this model, which differs in {list_names(different)}")
