@@ -273,9 +273,21 @@ def test_lora_on_offloaded_layers_is_used(adapted, inputs, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["connector", "speech_layer_norm"])
-def test_offloaded_whole_modules_are_refused(adapted, tmp_path, part):
-    with pytest.raises(ValueError, match=f"model.{part} is offloaded.*`device_map`.*`merge_and_unload`"):
-        load(adapted, device_map=places(part), offload_folder=tmp_path / "offload")
+def test_offloaded_whole_modules_are_used(adapted, base, inputs, tmp_path, part):
+    expected, without = logits(load(adapted), inputs), logits(load(base), inputs)
+    model = load(adapted, device_map=places(part), offload_folder=tmp_path / "offload")
+    torch.testing.assert_close(logits(model, inputs), expected)
+    model.disable_adapters()
+    torch.testing.assert_close(logits(model, inputs), without)
+    model.enable_adapters()
+    torch.testing.assert_close(logits(model, inputs), expected)
+
+
+@pytest.mark.parametrize("part", ["connector", "speech_layer_norm"])
+def test_a_new_adapter_of_offloaded_whole_modules_is_refused(base, tmp_path, part):
+    model = load(base, device_map=places(part), offload_folder=tmp_path / "offload")
+    with pytest.raises(ValueError, match=f"model.{part} is offloaded.*`device_map`"):
+        model.add_adapter(model.lora_config())
 
 
 def test_offloaded_dora_is_refused(base, inputs, tmp_path):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from tiny_training import save_clips, save_model, shrink
 from transformers import AutoModelForMultimodalLM
 
-from adapter_salmonn import find_base_weights
+from base_weights_salmonn import find_base_weights
 
 
 ROOT = Path(__file__).parents[1]

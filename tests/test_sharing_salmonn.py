@@ -16,6 +16,7 @@ from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_ad
 
 FLAT_FILES = {
     "adapter_salmonn.py",
+    "base_weights_salmonn.py",
     "chat_template_salmonn.py",
     "configuration_beats.py",
     "configuration_salmonn.py",
@@ -26,6 +27,7 @@ FLAT_FILES = {
     "modeling_beats.py",
     "modeling_salmonn.py",
     "processing_salmonn.py",
+    "sharing_salmonn.py",
 }
 
 

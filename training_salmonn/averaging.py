@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 
-from adapter_salmonn import find_other_weights, read_adapter
+from base_weights_salmonn import find_other_weights, read_adapter
 
 
 OLD_RECORD = "base_fingerprint"  # a tensor that once said which base weights an adapter belongs to
