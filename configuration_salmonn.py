@@ -33,8 +33,10 @@ except ImportError:
 FRAMES_PER_SECOND = 50
 CONNECTOR_TYPES = ("qformer", "linear", "cross_attention")
 
-# `transformers serve` and the speech pipelines look these class names up in plain dicts that `register` does not fill.
+# `transformers serve`, the speech pipelines and Trainer (which shifts the labels that it smooths) look these class names
+# up in plain dicts that `register` does not fill.
 for _names in (
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 ):
@@ -113,8 +115,15 @@ class SalmonnConfig(PreTrainedConfig):
         Inner width of the linear and the cross-attention connector.
     connector_num_attention_heads (`int`, *optional*, defaults to 8):
         Attention heads of the cross-attention connector.
+    max_audio_seconds (`float`, *optional*, defaults to 30):
+        Longest audio that the model was trained on. Longer clips are transcribed piece by piece, and `generate` warns of
+        them. `None` is any length.
+    max_segments_at_once (`int`, *optional*, defaults to 16):
+        Segments that the encoders read at once, which bounds their memory: more are read in several passes.
     transcription_prompt_ids (`list[int]`, *optional*):
         Prompt that `generate` uses for audio without `input_ids`; holds `audio_token_id` once.
+    transcription_separator_ids (`list[int]`, *optional*):
+        What stands between the transcripts of two pieces of a clip, such as a space, where the LLM's tokenizer needs it.
 
     Example:
 
@@ -127,6 +136,7 @@ class SalmonnConfig(PreTrainedConfig):
     ```"""
 
     model_type = "salmonn"
+    keys_to_ignore_at_inference = ["past_key_values", "audio_hidden_states"]
     sub_configs_defaults = {
         "speech_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper", init_kwargs=_WHISPER_LARGE_V2),
         "beats_config": SubConfigSpec(config_class=BeatsConfig, optional=True),
@@ -150,7 +160,10 @@ class SalmonnConfig(PreTrainedConfig):
     segment_position_embeddings: bool = False
     connector_hidden_size: int = 2048
     connector_num_attention_heads: int = 8
+    max_audio_seconds: float | int | None = 30
+    max_segments_at_once: int = 16
     transcription_prompt_ids: list[int] | None = None
+    transcription_separator_ids: list[int] | None = None
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
@@ -188,25 +201,27 @@ class SalmonnConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Checks that span several fields, also run on saving. Raises a `ValueError`."""
+        if self.speech_config.model_type != "whisper":
+            raise ValueError(f"`speech_config` must be of a Whisper, got one of {self.speech_config.model_type!r}.")
         if self.connector_type not in CONNECTOR_TYPES:
             raise ValueError(f"`connector_type` must be one of {CONNECTOR_TYPES}, got {self.connector_type!r}.")
-        if self.num_query_tokens < 1:
-            raise ValueError(f"`num_query_tokens` must be at least 1, got {self.num_query_tokens}.")
+        for name in (
+            "num_query_tokens",
+            "connector_hidden_size",
+            "connector_num_attention_heads",
+            "max_segments_at_once",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.max_audio_seconds is not None and not self.max_audio_seconds >= 1:
+            raise ValueError(f"`max_audio_seconds` must be at least 1, or None, got {self.max_audio_seconds}.")
         if self.connector_type != "qformer" and (self.num_query_tokens != 1 or self.window_seconds is None):
             raise ValueError(
                 f"the {self.connector_type} connector writes one token for each window: it needs `num_query_tokens=1` "
                 f"and `window_seconds`, got {self.num_query_tokens} and {self.window_seconds}."
             )
         if self.window_seconds is not None:
-            if self.stride_seconds is None:
-                raise ValueError("`stride_seconds` must be given with `window_seconds`, got None.")
-            frames = self.speech_config.max_source_positions
-            if not 1 <= self.window_frames <= frames or not 1 <= self.stride_frames:
-                raise ValueError(
-                    f"`window_seconds` must be between one and {frames} frames of {1 / FRAMES_PER_SECOND} s and "
-                    f"`stride_seconds` at least one, got {self.window_seconds} s ({self.window_frames} frames) and "
-                    f"{self.stride_seconds} s ({self.stride_frames} frames)."
-                )
+            self._validate_windows()
         if not 0 <= self.audio_token_id < self.text_config.vocab_size:
             raise ValueError(
                 f"`audio_token_id` must be an id of the LLM's vocabulary of {self.text_config.vocab_size}, "
@@ -232,6 +247,23 @@ class SalmonnConfig(PreTrainedConfig):
             raise ValueError(
                 f"`transcription_prompt_ids` must hold `audio_token_id` ({self.audio_token_id}) exactly once, "
                 f"got {prompt.count(self.audio_token_id)} times."
+            )
+
+    def _validate_windows(self):
+        if self.stride_seconds is None:
+            raise ValueError("`stride_seconds` must be given with `window_seconds`, got None.")
+        longest = self.speech_config.max_source_positions / FRAMES_PER_SECOND
+        for name in ("window_seconds", "stride_seconds"):
+            seconds = getattr(self, name)
+            if not 0 < seconds <= longest or seconds_to_frames(seconds) < 1:
+                raise ValueError(
+                    f"`{name}` must be between one frame of {1 / FRAMES_PER_SECOND} s and a segment of {longest} s, got "
+                    f"{seconds}."
+                )
+        if self.stride_frames > self.window_frames:
+            raise ValueError(
+                f"`stride_seconds` must be at most `window_seconds`, or audio between the windows would not be heard, "
+                f"got {self.stride_seconds} and {self.window_seconds}."
             )
 
 

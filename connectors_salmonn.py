@@ -26,20 +26,18 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 try:
-    from .adapter_salmonn import FingerprintedModule
     from .configuration_salmonn import SalmonnConfig
     from .modeling_beats import eager_attention_forward
 except ImportError:
-    from adapter_salmonn import FingerprintedModule
     from configuration_salmonn import SalmonnConfig
     from modeling_beats import eager_attention_forward
 
 
-class SalmonnQFormerConnector(FingerprintedModule):
+class SalmonnQFormerConnector(nn.Module):
     """Q-Former: `num_query_tokens` learned queries cross-attend to each window (2310.13289, section 3.1)."""
 
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
+    def __init__(self, config: SalmonnConfig):
+        super().__init__()
         hidden_size = config.qformer_config.hidden_size
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, hidden_size))
         self.qformer = AutoModel.from_config(config.qformer_config, dtype=torch.get_default_dtype())
@@ -61,11 +59,11 @@ class SalmonnQFormerConnector(FingerprintedModule):
         return self.projection(hidden_states)
 
 
-class SalmonnLinearConnector(FingerprintedModule):
+class SalmonnLinearConnector(nn.Module):
     """The frames of a window stacked, then two linear layers with a ReLU between (2309.13963, section 2.2)."""
 
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
+    def __init__(self, config: SalmonnConfig):
+        super().__init__()
         self.linear_1 = nn.Linear(config.window_frames * config.encoder_width, config.connector_hidden_size)
         self.linear_2 = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
 
@@ -108,11 +106,11 @@ class SalmonnCrossAttention(nn.Module):
         return self.o_proj(attention_output.reshape(hidden_states.shape))
 
 
-class SalmonnCrossAttentionConnector(FingerprintedModule):
+class SalmonnCrossAttentionConnector(nn.Module):
     """A strided convolution, then attention over the LLM's own embedding table (2309.13963, section 2.2)."""
 
-    def __init__(self, config: SalmonnConfig, num_base_parameters: int):
-        super().__init__(num_base_parameters)
+    def __init__(self, config: SalmonnConfig):
+        super().__init__()
         # a convolution over whole windows is a linear layer over the stacked frames
         self.convolution = nn.Linear(config.window_frames * config.encoder_width, config.connector_hidden_size)
         self.projection = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)

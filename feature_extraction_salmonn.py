@@ -58,10 +58,13 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_side (`str`, *optional*, defaults to `"left"`):
             The tokenizer's, for pipelines that want both to agree. Segments are always padded at their end.
         fixed_length (`bool`, *optional*, defaults to `True`):
-            Whether segments are padded to `chunk_length`, or to the longest segment of the batch only.
+            Whether the encoders read segments padded to `chunk_length`, or as long as they are.
+        max_audio_seconds (`float`, *optional*, defaults to 30):
+            Longest audio that the model was trained on. To be transcribed, longer clips are cut into pieces of at most
+            so much, where they are quiet. `None` is any length.
     """
 
-    model_input_names = ["input_features", "input_features_mask"]
+    model_input_names = ["input_features", "input_features_mask", "segment_ids"]
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         padding_side: str = "left",
         fixed_length: bool = True,
+        max_audio_seconds: float | None = 30,
         **kwargs,
     ):
         super().__init__(
@@ -88,6 +92,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         self.chunk_length = chunk_length
         self.n_fft = n_fft
         self.fixed_length = fixed_length
+        self.max_audio_seconds = max_audio_seconds
         self._whisper = WhisperFeatureExtractor(feature_size, sampling_rate, hop_length, chunk_length, n_fft)
         self._beats = BeatsFeatureExtractor(num_fbank_bins or 128, sampling_rate)
 
@@ -106,43 +111,54 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         Samples in each segment of a clip of `num_samples`, padding included that every segment gets: to one second, as
         the released code does, and to whole encoder frames (20 ms) where only the real length is encoded.
         """
-        whole, rest = divmod(num_samples, self.segment_samples)
-        lengths = [self.segment_samples] * whole
-        if rest:
-            frame = 1 if self.fixed_length else 2 * self.hop_length
-            lengths.append(-(-max(rest, self.sampling_rate) // frame) * frame)
-        return lengths
+        starts = range(0, num_samples, self.segment_samples)
+        return [self._padded_length(min(self.segment_samples, num_samples - start)) for start in starts]
+
+    def _padded_length(self, num_samples: int) -> int:
+        frame = 1 if self.fixed_length else 2 * self.hop_length
+        return -(-max(num_samples, self.sampling_rate) // frame) * frame
 
     def __call__(
         self,
         raw_speech: np.ndarray | torch.Tensor | list[float] | list[np.ndarray] | list[torch.Tensor],
         sampling_rate: int | None = None,
+        padding: bool | str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
         device: str | torch.device = "cpu",
+        cut_at_silence: bool = False,
         **kwargs,
     ) -> BatchFeature:
         """
         Featurise one clip or a list of clips, of any length. Audio is never cut off: arguments that pad or truncate
-        text (`padding`, `max_length`, `truncation`, ...) may come along and have no effect here.
+        text (`max_length`, `truncation`, ...) may come along and have no effect here.
 
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
                 Mono clips of shape `(samples,)`, floating point, in [-1, 1).
             sampling_rate (`int`, *optional*):
                 The sampling rate of `raw_speech`. Needed: at another rate features would be wrong without any error.
+            padding (`bool` or `str`, *optional*):
+                `"longest"` for features as long as the longest segment, to save memory, where `fixed_length=False`.
+                Otherwise all features are of a whole segment, so that pipelines can put them together. Models of real
+                length read no padding either way.
             return_attention_mask (`bool`, *optional*):
-                Whether to call the mask `attention_mask` instead of `input_features_mask`: the ASR pipeline, which asks
-                for it, forwards a mask of that name only.
+                Whether to return what the ASR pipeline asks for and can carry: `input_features` with one row for each
+                clip, all of its segments one behind the other, and their mask by the name of `attention_mask`. Clips
+                are cut at silence.
             return_tensors (`str` or [`~utils.TensorType`], *optional*):
                 `"pt"` for `torch.Tensor`, `"np"` or nothing for `np.ndarray`.
             device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
                 Where to compute. Features are returned on the CPU.
+            cut_at_silence (`bool`, *optional*, defaults to `False`):
+                Whether clips of more than `max_audio_seconds` are cut where they are quiet, to be transcribed piece by
+                piece, rather than every `chunk_length` seconds.
 
         Returns:
-            [`BatchFeature`] with `input_features` of shape `(segments, feature_size + num_fbank_bins, frames)`, float32,
-            and `input_features_mask` of shape `(segments, frames)`, int64: 0 where the filter bank columns are padding,
-            and n where those of the n-th segment of a clip are real. The segments of all clips follow each other.
+            [`BatchFeature`] with `input_features` of shape `(segments, feature_size + num_fbank_bins, frames)`, float32;
+            `input_features_mask` of shape `(segments, frames)`, int64: 1 where the filter bank columns are real, 0 where
+            they are padding; and `segment_ids` of shape `(segments,)`, int64: the place of a segment in its clip, from
+            0. The segments of a clip follow each other, and so do the clips.
 
         Raises:
             ValueError: on a wrong or missing `sampling_rate`, an empty clip, several channels, or NaN and inf.
@@ -153,17 +169,22 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
                 f"`sampling_rate` must be {self.sampling_rate}, the rate {self.__class__.__name__} works at, got "
                 f"{sampling_rate}. Resample `raw_speech` first, and say at which rate it is."
             )
-        segments, lengths, numbers = self._split(validate_waveforms("raw_speech", raw_speech))
+        clips = validate_waveforms("raw_speech", raw_speech)
+        pieces = [self._cut(clip, cut_at_silence or bool(return_attention_mask)) for clip in clips]
+        segments, lengths = self._pad(sum(pieces, []))
 
-        mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
+        with torch.autocast(torch.device(device).type, enabled=False):  # the caller's is the model's
+            mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
         mel = mel.reshape(
             len(segments), self.feature_size, -1
         )  # (segments, mel bins, frames), 3000 of a whole segment
-        num_frames = mel.shape[-1] if self.fixed_length else max(lengths) // self.hop_length
+        only_real = padding == "longest" and not self.fixed_length
+        num_frames = (max(lengths) if only_real else self.segment_samples) // self.hop_length
+        mel = mel[..., :num_frames]
         input_features = np.full(
             (len(segments), self.feature_size + self.num_fbank_bins, num_frames), self.padding_value, dtype=np.float32
         )
-        input_features[:, : self.feature_size] = mel[..., :num_frames]
+        input_features[:, : self.feature_size, : mel.shape[-1]] = mel
         if not self.fixed_length:
             # the speech encoder's first convolution looks one column ahead: let it see the zeros that it pads with
             ends = np.array(lengths) // self.hop_length
@@ -176,25 +197,75 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             fbank[~is_real[:, : fbank.shape[1]]] = self.padding_value
             input_features[:, self.feature_size :, : fbank.shape[1]] = fbank.transpose(0, 2, 1)
 
-        mask_name = "attention_mask" if return_attention_mask else "input_features_mask"
-        data = {"input_features": input_features, mask_name: is_real * np.array(numbers)[:, None]}
+        counts = [len(clip_pieces) for clip_pieces in pieces]
+        if return_attention_mask:
+            data = self._join_segments(input_features, is_real, counts)
+        else:
+            segment_ids = np.concatenate([np.arange(count) for count in counts])
+            data = {
+                "input_features": input_features,
+                "input_features_mask": is_real.astype(np.int64),
+                "segment_ids": segment_ids,
+            }
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _split(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int], list[int]]:
-        """Padded segments, `(segments, samples)` of float64; their lengths; and their numbers in their clip."""
-        lengths = [self.segment_lengths(len(clip)) for clip in clips]
+    def _cut(self, clip: np.ndarray, at_silence: bool) -> list[np.ndarray]:
+        """The segments of a clip `(samples,)`, none of which is lost."""
+        longest = self.segment_samples
+        # CODEPATH: models that were trained on long audio read all of it at once
+        if self.max_audio_seconds is None or len(clip) <= self.max_audio_seconds * self.sampling_rate:
+            at_silence = False
+        if not at_silence:
+            return [clip[start : start + longest] for start in range(0, len(clip), longest)]
+        return cut_at_silence(clip, min(longest, int(self.max_audio_seconds * self.sampling_rate)), self.sampling_rate)
+
+    def _pad(self, pieces: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+        """Padded segments, `(segments, samples)` of float64, and their lengths."""
+        lengths = [self._padded_length(len(piece)) for piece in pieces]
         size = self.segment_samples
         if not self.fixed_length:
             # the silence up to 30 s changes nothing before it, apart from the columns whose windows reach into it
-            size = min(size, max(map(max, lengths)) + self.n_fft)
-        segments = np.full((sum(map(len, lengths)), size), self.padding_value)
-        numbers = [number for clip_lengths in lengths for number in range(1, len(clip_lengths) + 1)]
-        first = 0
-        for clip, clip_lengths in zip(clips, lengths):
-            # the segments of a clip lie behind each other, so the whole clip is one copy
-            segments[first : first + len(clip_lengths)].reshape(-1)[: len(clip)] = clip
-            first += len(clip_lengths)
-        return segments, sum(lengths, []), numbers
+            size = min(size, max(lengths) + self.n_fft)
+        segments = np.full((len(pieces), size), self.padding_value)
+        for row, piece in zip(segments, pieces):
+            row[: len(piece)] = piece
+        return segments, lengths
+
+    def _join_segments(self, features: np.ndarray, is_real: np.ndarray, counts: list[int]) -> dict[str, np.ndarray]:
+        """
+        One row for each clip: its segments, of whole length, one behind the other along time, and then, up to the
+        longest clip, segments of padding only.
+        """
+        whole = self.segment_samples // self.hop_length
+        shape = (len(counts), max(counts))
+        joint = np.full((*shape, features.shape[1], whole), self.padding_value, dtype=np.float32)
+        mask = np.zeros((*shape, whole), dtype=np.int64)
+        exists = np.arange(max(counts)) < np.array(counts)[:, None]
+        joint[exists, :, : features.shape[2]] = features
+        mask[exists, : features.shape[2]] = is_real
+        joint = joint.transpose(0, 2, 1, 3).reshape(len(counts), features.shape[1], -1)
+        return {"input_features": joint, "attention_mask": mask.reshape(len(counts), -1)}
+
+
+def cut_at_silence(clip: np.ndarray, longest: int, sampling_rate: int) -> list[np.ndarray]:
+    """
+    Cuts a clip `(samples,)` into as few pieces of at most `longest` samples as its silences allow: each ends in the
+    quietest fifth of a second of its last third. Together the pieces are the clip.
+    """
+    hop, width = sampling_rate // 100, 20  # energies of 10 ms, and of 200 ms around each
+    energy = np.add.reduceat(np.square(clip, dtype=np.float64), np.arange(0, len(clip), hop))
+    energy = np.convolve(
+        np.pad(energy, (width // 2, width - width // 2 - 1), mode="edge"), np.ones(width), mode="valid"
+    )
+    pieces, start = [], 0
+    while len(clip) - start > longest:
+        first, last = (start + longest * 2 // 3) // hop, (start + longest) // hop
+        candidates = energy[first:last]
+        # the last of equals, so that pieces of digital silence are long
+        end = (first + len(candidates) - 1 - int(candidates[::-1].argmin())) * hop
+        pieces.append(clip[start:end])
+        start = end
+    return [*pieces, clip[start:]]
 
 
 SalmonnFeatureExtractor.register_for_auto_class()

@@ -234,7 +234,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["BeatsEncoderLayer"]
+    _no_split_modules = ["BeatsEncoderLayer", "BeatsPositionalConvEmbedding"]
     _input_embed_layer = "patch_embedding"
     _supports_sdpa = True
     _supports_flash_attn = False  # float position bias

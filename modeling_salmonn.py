@@ -24,7 +24,6 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -39,7 +38,6 @@ from transformers.utils import (
     TransformersKwargs,
     auto_docstring,
     can_return_tuple,
-    logging,
     torch_compilable_check,
 )
 from transformers.utils.generic import merge_with_config_defaults
@@ -47,18 +45,41 @@ from transformers.utils.output_capturing import capture_outputs
 
 
 try:
-    from .adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
+    from .adapter_salmonn import SalmonnAdapterMixin
     from .configuration_salmonn import SalmonnConfig, count_windows
     from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
+    from .generation_salmonn import SalmonnGenerationMixin
     from .modeling_beats import BeatsModel
 except ImportError:
-    from adapter_salmonn import BaseFingerprintMixin, FingerprintedModule, SalmonnAdapterMixin
+    from adapter_salmonn import SalmonnAdapterMixin
     from configuration_salmonn import SalmonnConfig, count_windows
     from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
+    from generation_salmonn import SalmonnGenerationMixin
     from modeling_beats import BeatsModel
 
 
-logger = logging.get_logger(__name__)
+# The placeholder is an input only. So low a score has no probability in any dtype and at any temperature, and yet its
+# logarithm is finite, as label smoothing needs it.
+PLACEHOLDER_SCORE = -1e4
+
+AUDIO_ARGS = r"""
+input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`, *optional*):
+    Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
+input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
+    1 for the filter bank frames that are real, 0 for padding.
+segment_ids (`torch.LongTensor` of shape `(segments,)`, *optional*):
+    Place of each segment in its clip, from 0. Left out, each segment is a clip.
+mel_features (`torch.Tensor` of shape `(segments, mel_bins, frames)`, *optional*):
+    Whisper's input by itself, with `fbank_features` in place of `input_features`.
+fbank_features (`torch.Tensor` of shape `(segments, frames, fbank_bins)`, *optional*):
+    BEATs' input by itself, with `mel_features` in place of `input_features`; frames beyond its end are padding.
+"""
+AUDIO_EMBEDS_ARGS = r"""
+audio_embeds (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
+    `pooler_output` of [`~SalmonnModel.get_audio_features`], to ask again about clips that are encoded already.
+mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+    Output of [`~SalmonnModel.get_audio_features`] by the name of "audio", as `generate` hands it on.
+"""
 
 
 @auto_docstring(
@@ -87,7 +108,7 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
         Mean cross entropy of the next token over all labels that are not -100.
     logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
-        Scores of the next token, the lowest there is for the audio placeholder.
+        Scores of the next token, -1e4 for the audio placeholder, which is an input only.
     past_key_values (`Cache`, *optional*, returned when `use_cache=True` is passed or when `config.use_cache=True`):
         Keys and values of the LLM, to speed up generation.
     audio_hidden_states (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
@@ -122,7 +143,8 @@ class SalmonnSpeechEncoder(WhisperEncoder):
         """`input_features`: `(segments, mel_bins, 2 * frames)`; `attention_mask`: `(segments, frames)`, 1 is real."""
         hidden_states = nn.functional.gelu(self.conv1(input_features))
         hidden_states = nn.functional.gelu(self.conv2(hidden_states)).transpose(1, 2)  # (segments, frames, d_speech)
-        hidden_states = hidden_states + self.embed_positions.weight[: hidden_states.shape[1]]
+        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        hidden_states = hidden_states + self.embed_positions(positions)
         hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
         if attention_mask is not None:
             attention_mask = create_bidirectional_mask(
@@ -143,22 +165,30 @@ class SalmonnSpeechEncoder(WhisperEncoder):
 class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
     config: SalmonnConfig
     base_model_prefix = "model"
-    main_input_name = "input_features"  # for callers that carry one tensor, such as the ASR pipeline
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
+    _no_split_modules = ["SalmonnQFormerConnector", "SalmonnLinearConnector", "SalmonnCrossAttentionConnector"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = False  # BEATs adds a position bias to its scores, and `blip_2_qformer` has none either
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _keys_to_ignore_on_load_unexpected = [r"\.base_fingerprint$"]  # a record that checkpoints once held
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, FingerprintedModule):
-            init.zeros_(module.base_fingerprint)
         if isinstance(module, SalmonnQFormerConnector):
             init.normal_(module.query_tokens, mean=0.0, std=self.config.initializer_range)
+
+    def freeze_encoders(self):
+        """
+        Freezes both encoders. An encoder without any parameter that is trained always runs in eval mode, without dropout
+        and LayerDrop, and without gradients. Returns the model.
+        """
+        for encoder in self.base_model.encoders:
+            encoder.requires_grad_(False)
+        return self.train(self.training)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         # a class registers for one Auto class only; a checkpoint should load through all that fit
@@ -168,7 +198,18 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
             "AutoModelForMultimodalLM": "modeling_salmonn.SalmonnForConditionalGeneration",
             "AutoModelForSpeechSeq2Seq": "modeling_salmonn.SalmonnForConditionalGeneration",
         }
-        super().save_pretrained(save_directory, *args, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _concatenate(outputs: list[torch.Tensor] | list[tuple[torch.Tensor]]) -> torch.Tensor | tuple[torch.Tensor]:
+    """An output of several batches, or several of each (hidden states of all layers)."""
+    if isinstance(outputs[0], torch.Tensor):
+        return torch.cat(outputs)
+    return tuple(torch.cat(layer) for layer in zip(*outputs))
 
 
 @auto_docstring(
@@ -176,7 +217,7 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
     The SALMONN model: speech encoder, BEATs, connector and LLM, without a language modeling head.
     """
 )
-class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
+class SalmonnModel(SalmonnPreTrainedModel):
     def __init__(self, config: SalmonnConfig):
         super().__init__(config)
         self.speech_encoder = SalmonnSpeechEncoder(config.speech_config)
@@ -186,8 +227,7 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         self.beats_layer_norm = None if self.beats is None else nn.LayerNorm(config.beats_config.hidden_size)
         # one dtype for the whole model, whatever the LLM's own configuration says of its files
         self.language_model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
-        self.connector = CONNECTORS[config.connector_type](config, len(self._base_parameters()))
-        self._register_fingerprint_hooks()
+        self.connector = CONNECTORS[config.connector_type](config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -196,8 +236,24 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.language_model.set_input_embeddings(value)
 
+    @property
+    def encoders(self) -> list[PreTrainedModel]:
+        """The speech encoder and, if there is one, BEATs."""
+        return [self.speech_encoder] if self.beats is None else [self.speech_encoder, self.beats]
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for encoder in self.encoders:
+            if not _is_trained(encoder):
+                encoder.eval()
+        return self
+
     def _encode(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None,
+        **kwargs,
     ) -> tuple[BaseModelOutput, torch.Tensor, torch.Tensor | None]:
         """
         Returns the speech encoder's output, the joint stream `(segments, frames, encoder_width)`, zero beyond the end
@@ -213,36 +269,36 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             stream = torch.cat([stream, self._fit_beats(beats_states, is_real, stream)], dim=-1)
         # CODEPATH: Seg-QF (2309.13963, section 2.3) tells the connector which part of a long clip it reads
         if self.config.segment_position_embeddings:
-            stream = stream + self._segment_positions(input_features_mask, stream)
+            places = torch.zeros_like(is_real[:, 0], dtype=torch.long) if segment_ids is None else segment_ids
+            stream = stream + self._segment_positions(places, stream)
         if lengths is not None:
-            stream = stream * self._length_mask(lengths, stream.shape[1])[..., None]
+            stream = stream * self._length_mask(lengths, stream.shape[1])[..., None].to(stream.device)
         return speech_output, stream, lengths
 
     def _run_encoders(
         self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
         """
-        The frozen part: the speech encoder's output, `(segments, frames, d_speech)`, and BEATs' last hidden state,
-        `(segments, tokens, d_beats)`, as far as the longest segment reaches.
+        The speech encoder's output, `(segments, frames, d_speech)`, and BEATs' last hidden state, `(segments, tokens,
+        d_beats)`, as far as the longest segment reaches. Frozen encoders run without gradients.
         """
         mel_bins = self.config.speech_config.num_mel_bins
         mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
-        speech_output = self.speech_encoder(
-            mel.to(self.speech_encoder.conv1.weight.dtype),
-            attention_mask=None if lengths is None else self._length_mask(lengths, mel.shape[-1] // 2),
-            return_dict=True,
-            **kwargs,
-        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.speech_encoder)):
+            speech_output = self.speech_encoder(
+                mel.to(self.speech_encoder.conv1.weight.dtype),
+                attention_mask=None if lengths is None else self._length_mask(lengths, mel.shape[-1] // 2),
+                return_dict=True,
+                **kwargs,
+            )
         if self.beats is None:
             return speech_output, None
         if not torch.compiler.is_compiling():
             # BEATs, unlike Whisper, need not hear 30 s: stop where the longest clip does
-            real_columns = is_real.any(0).nonzero()
-            if real_columns.numel() == 0:
-                raise ValueError("`input_features_mask` must mark real frames, got none but padding.")
-            longest = max(int(real_columns.max()) + 1, self.config.beats_config.patch_size)
+            longest = max(int(is_real.any(0).nonzero().max()) + 1, self.config.beats_config.patch_size)
             fbank, is_real = fbank[:, :longest], is_real[:, :longest]
-        return speech_output, self.beats(fbank, attention_mask=is_real, return_dict=True).last_hidden_state
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.beats)):
+            return speech_output, self.beats(fbank, attention_mask=is_real, return_dict=True).last_hidden_state
 
     def _fit_beats(self, beats_states: torch.Tensor, is_real: torch.BoolTensor, stream: torch.Tensor) -> torch.Tensor:
         """`(segments, tokens, d_beats)` -> `(segments, frames, d_beats)` to stand beside `stream`, zero where padded."""
@@ -251,8 +307,8 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         token_mask = self.beats._get_feature_vector_attention_mask(is_real)
         token_mask = nn.functional.pad(token_mask, (0, num_tokens - token_mask.shape[1]))  # cuts if negative
         # masked after the norm: padding is 0, not the bias of the norm
-        beats_states = beats_states * token_mask[..., None]
-        return nn.functional.pad(beats_states, (0, 0, 0, stream.shape[1] - num_tokens)).to(stream.dtype)
+        beats_states = beats_states * token_mask[..., None].to(beats_states.device)
+        return nn.functional.pad(beats_states, (0, 0, 0, stream.shape[1] - num_tokens)).to(stream)
 
     @staticmethod
     def _length_mask(lengths: torch.Tensor, num_frames: int) -> torch.BoolTensor:
@@ -278,41 +334,83 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         return is_real.sum(-1) // 2 + 1
 
     @staticmethod
-    def _segment_positions(input_features_mask: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
+    def _segment_positions(segment_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """Sinusoid of the segment's place in its clip: `(segments, 1, encoder_width)`."""
-        width = hidden_states.shape[-1]
-        # the mask numbers a clip's segments: 1 in the frames of the first, 2 in those of the second, ...
-        index = hidden_states.new_zeros(hidden_states.shape[0], dtype=torch.float32)
-        if input_features_mask is not None:
-            index = input_features_mask.amax(-1).float() - 1
-        frequencies = torch.logspace(0, -4, width // 2, device=index.device)  # 1 to 1/10,000, as in Whisper
-        angles = index[:, None] * frequencies
+        index = segment_ids.to(hidden_states.device, torch.float32)
+        # frequencies of 1 to 1/10,000, as in Whisper
+        angles = index[:, None] * torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, None].to(hidden_states.dtype)
 
     @can_return_tuple
     @auto_docstring(
-        custom_intro="Encodes clips to embeddings for the LLM. Needs no prompt, so a clip can be encoded once and asked often."
+        custom_intro="Encodes clips to embeddings for the LLM. Needs no prompt, so a clip can be encoded once and asked often.",
+        custom_args=AUDIO_ARGS,
     )
     def get_audio_features(
         self,
-        input_features: torch.Tensor,
+        input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        mel_features: torch.Tensor | None = None,
+        fbank_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`):
-            Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
-        input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-            Which filter bank frames are real: 0 for padding, and n for the frames of the n-th segment of a clip.
-
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` of shape `(total_audio_tokens, hidden_size)` is what stands
             in the prompt; `last_hidden_state` of shape `(segments, frames, encoder_width)` is the joint stream;
             `hidden_states` and `attentions` are the speech encoder's.
         """
-        self._check_features(input_features, input_features_mask)
-        speech_output, stream, lengths = self._encode(input_features, input_features_mask, **kwargs)
+        if input_features is None:
+            input_features = self.pack_features(mel_features, fbank_features)
+        elif mel_features is not None or fbank_features is not None:
+            raise ValueError(
+                "`input_features` hold `mel_features` and `fbank_features`: only one of both can be given."
+            )
+        self._check_features(input_features, input_features_mask, segment_ids)
+        # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
+        if not self.config.fixed_length and not torch.compiler.is_compiling():
+            frames = self._count_frames(self._find_real_frames(input_features, input_features_mask))
+            longest = 2 * int(frames.max())
+            input_features = input_features[..., :longest]
+            input_features_mask = None if input_features_mask is None else input_features_mask[:, :longest]
+        at_once = self.config.max_segments_at_once
+        inputs = (input_features, input_features_mask, segment_ids)
+        if torch.compiler.is_compiling() or len(input_features) <= at_once:
+            return self._connect(*self._encode(*inputs, **kwargs))
+        parts = [
+            self._connect(
+                *self._encode(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
+            )
+            for start in range(0, len(input_features), at_once)
+        ]
+        return BaseModelOutputWithPooling(**{name: _concatenate([part[name] for part in parts]) for name in parts[0]})
 
+    def pack_features(self, mel_features: torch.Tensor, fbank_features: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        The inputs of both encoders, `(segments, mel_bins, frames)` and `(segments, frames, fbank_bins)`, as the one
+        tensor `input_features`. Filter banks that end before the log-mel frames do are padded with zeros.
+        """
+        if mel_features is None or (fbank_features is None) != (self.beats is None):
+            raise ValueError(
+                "Audio is either `input_features`, or `mel_features` with `fbank_features` where the model has BEATs, got "
+                f"mel_features={mel_features is not None} and fbank_features={fbank_features is not None}."
+            )
+        if fbank_features is None:
+            return mel_features
+        missing = mel_features.shape[-1] - fbank_features.shape[1]
+        if len(fbank_features) != len(mel_features) or missing < 0:
+            shapes = f"{tuple(fbank_features.shape)} and {tuple(mel_features.shape)}"
+            raise ValueError(
+                f"`fbank_features` must have the segments of `mel_features` and no more frames, got {shapes}."
+            )
+        fbank_features = nn.functional.pad(fbank_features, (0, 0, 0, missing)).transpose(1, 2)
+        return torch.cat([mel_features, fbank_features.to(mel_features)], dim=1)
+
+    def _connect(
+        self, speech_output: BaseModelOutput, stream: torch.Tensor, lengths: torch.Tensor | None
+    ) -> BaseModelOutputWithPooling:
+        """Reads the joint stream window by window: what [`~SalmonnModel.get_audio_features`] returns."""
         window, stride = self.config.window_frames, self.config.stride_frames
         num_frames = stream.shape[1]
         num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
@@ -320,38 +418,43 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         if window is None:
             windows = stream[:, None]  # (segments, 1, frames, encoder_width)
         else:
-            padding = window + (num_windows - 1) * stride - num_frames
-            if padding > 0:
-                stream = nn.functional.pad(stream, (0, 0, 0, padding))
-            windows = stream.unfold(1, window, stride).transpose(2, 3)  # (segments, windows, window, encoder_width)
+            padding = max(window + (num_windows - 1) * stride - num_frames, 0)
+            windows = nn.functional.pad(stream, (0, 0, 0, padding)).unfold(1, window, stride)
+            windows = windows.transpose(2, 3)  # (segments, windows, window, encoder_width)
 
-        attention_mask = None
+        attention_mask = text_embeddings = None
         # CODEPATH: models trained on the real length of their clips
-        if lengths is None:
-            windows = windows.flatten(0, 1)
-        elif window is None:
-            windows = windows.flatten(0, 1)
-            attention_mask = self._length_mask(lengths, num_frames)
-        else:
+        if lengths is not None and window is not None:
             counts = count_windows(lengths, window, stride, self.config.pad_last_window)
-            windows = windows[self._length_mask(counts, num_windows)]
+            windows = windows[self._length_mask(counts, num_windows).to(windows.device)]
+        else:
+            windows = windows.flatten(0, 1)
+            attention_mask = None if lengths is None else self._length_mask(lengths, num_frames)
+        # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
+        if self.config.connector_type == "cross_attention":
+            ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)
+            text_embeddings = self.get_input_embeddings()(ids)
         # a selection keeps the order of axes in memory, with which linear layers are slow
-        windows = windows.contiguous()
-        audio_embeds = self.connector(
-            windows, attention_mask=attention_mask, text_embeddings=self.get_input_embeddings().weight
-        )
+        audio_embeds = self.connector(windows.contiguous(), attention_mask, text_embeddings)
         return BaseModelOutputWithPooling(
-            last_hidden_state=stream[:, :num_frames],
+            last_hidden_state=stream,
             pooler_output=audio_embeds.flatten(0, 1),  # window by window, the queries of a window side by side
             hidden_states=speech_output.hidden_states,
             attentions=speech_output.attentions,
         )
 
-    def _check_features(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None):
+    def _check_features(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None = None,
+    ):
         speech_config, beats_config = self.config.speech_config, self.config.beats_config
         rows = speech_config.num_mel_bins + (0 if beats_config is None else beats_config.num_mel_bins)
         frames = 2 * speech_config.max_source_positions
-        if input_features.ndim != 3 or input_features.shape[1] != rows:
+        if not isinstance(input_features, torch.Tensor):
+            raise TypeError(f"`input_features` must be a tensor, got {type(input_features).__name__}.")
+        if input_features.ndim != 3 or input_features.shape[1] != rows or len(input_features) == 0:
             raise ValueError(
                 f"`input_features` must have shape (segments, {rows} rows, frames): {speech_config.num_mel_bins} of "
                 f"log-mel and {rows - speech_config.num_mel_bins} of filter banks, got {tuple(input_features.shape)}."
@@ -362,46 +465,90 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
             raise ValueError(f"`input_features` must have {frames} frames, got {found}.")
         if found % 2 or not 0 < found <= frames:
             raise ValueError(f"`input_features` must have an even number of at most {frames} frames, got {found}.")
-        if input_features_mask is not None and input_features_mask.shape != (input_features.shape[0], found):
+        if not torch.compiler.is_compiling() and not input_features.isfinite().all():
+            raise ValueError("`input_features` must be finite, got NaN or inf.")
+        self._check_segments(len(input_features), found, input_features_mask, segment_ids)
+
+    @staticmethod
+    def _check_segments(segments: int, frames: int, input_features_mask, segment_ids):
+        """Checks what comes with `input_features` of shape `(segments, rows, frames)`."""
+        if segment_ids is not None and segment_ids.shape != (segments,):
             raise ValueError(
-                f"`input_features_mask` must have shape (segments, frames) = {(input_features.shape[0], found)} to go "
-                f"with `input_features`, got {tuple(input_features_mask.shape)}."
+                f"`segment_ids` must have shape (segments,) = ({segments},) to go with `input_features`, got "
+                f"{tuple(segment_ids.shape)}."
+            )
+        if input_features_mask is None:
+            return
+        if input_features_mask.shape != (segments, frames):
+            raise ValueError(
+                f"`input_features_mask` must have shape (segments, frames) = {(segments, frames)} to go with "
+                f"`input_features`, got {tuple(input_features_mask.shape)}."
+            )
+        if torch.compiler.is_compiling():
+            return
+        if not (input_features_mask != 0).any(-1).all():
+            raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
+        if input_features_mask.max() > 1:
+            raise ValueError(
+                f"`input_features_mask` must hold 0 and 1, got {int(input_features_mask.max())}: the places of "
+                "segments in their clips are `segment_ids`."
             )
 
     def find_placeholders(
-        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None = None
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.BoolTensor:
-        """Where audio goes in the prompt, `(batch_size, sequence_length)`: by id, or by embedding without ids."""
+        """
+        Where audio goes in the prompt, `(batch_size, sequence_length)`: by id, or by embedding without ids. If that is
+        zero, as rows that pad embeddings are, what `attention_mask` leaves out is no placeholder.
+        """
         if input_ids is not None and input_ids.numel() > 0:
             return input_ids == self.config.audio_token_id
         audio_token = torch.full((), self.config.audio_token_id, dtype=torch.long, device=inputs_embeds.device)
-        return (inputs_embeds == self.get_input_embeddings()(audio_token)).all(-1)
+        placeholder = self.get_input_embeddings()(audio_token)
+        mask = (inputs_embeds == placeholder).all(-1)
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            mask = mask & (placeholder.any() | (attention_mask[:, -mask.shape[1] :] != 0))
+        return mask
 
     def get_placeholder_mask(
-        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, audio_features: torch.Tensor
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor,
+        audio_features: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.BoolTensor:
         """
         Mask of the audio placeholders, expanded to the shape of `inputs_embeds`. Raises a `ValueError` if there are not
-        as many as rows in `audio_features`.
+        as many as rows in `audio_features`, or if there are any without audio.
         """
-        mask = self.find_placeholders(input_ids, inputs_embeds)
-        count = mask.sum()
-        mask = mask.unsqueeze(-1).expand_as(inputs_embeds)
+        mask = self.find_placeholders(input_ids, inputs_embeds, attention_mask)
+        self.check_placeholders(mask.sum(), 0 if audio_features is None else audio_features.shape[0])
+        return mask.unsqueeze(-1).expand_as(inputs_embeds)
+
+    @staticmethod
+    def check_placeholders(placeholders: torch.Tensor, audio_tokens: int):
+        """Raises a `ValueError` if there is not one placeholder for each audio token."""
         torch_compilable_check(
-            inputs_embeds[mask].numel() == audio_features.numel(),
-            f"The prompt must hold one placeholder for each audio token, got {count} placeholders for "
-            f"{audio_features.shape[0]} audio tokens.",
+            placeholders == audio_tokens,
+            f"The prompt must hold one placeholder for each audio token, got {placeholders} placeholders for "
+            f"{audio_tokens} audio tokens. Give the clips that it is about, prepared by the model's own processor.",
         )
-        return mask
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=AUDIO_ARGS + AUDIO_EMBEDS_ARGS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        mel_features: torch.Tensor | None = None,
+        fbank_features: torch.Tensor | None = None,
         audio_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
@@ -409,26 +556,29 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | SalmonnModelOutputWithPast:
-        r"""
-        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`, *optional*):
-            Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
-        input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-            Which filter bank frames are real: 0 for padding, and n for the frames of the n-th segment of a clip.
-        audio_embeds (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
-            Output of [`~SalmonnModel.get_audio_features`], to ask again about clips that are encoded already.
-        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Exactly one of `input_ids` and `inputs_embeds` must be given.")
-        if input_features is not None and audio_embeds is not None:
+        has_features = input_features is not None or mel_features is not None or fbank_features is not None
+        if has_features and audio_embeds is not None:
             raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
 
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if input_features is not None:
-            audio_embeds = self.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
+        if has_features:
+            audio = (input_features, input_features_mask, segment_ids, mel_features, fbank_features)
+            audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
+        elif mm_encoder_outputs:
+            audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = past_key_values is None or inputs_embeds.shape[1] > 1
+        if audio_embeds is not None or (input_ids is not None and is_prefill):
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
+            width = inputs_embeds.shape[-1]
+            if audio_embeds.shape[-1] != width:
+                raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
             audio_embeds = audio_embeds.to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds)
             inputs_embeds = inputs_embeds.masked_scatter(mask, audio_embeds)
 
         outputs = self.language_model(
@@ -453,7 +603,7 @@ class SalmonnModel(BaseFingerprintMixin, SalmonnPreTrainedModel):
     The SALMONN model with a language modeling head: answers questions about speech, sounds and music.
     """
 )
-class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
+class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -466,29 +616,28 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"{embeddings}.weight"}
         self.post_init()
 
-    @auto_docstring(custom_intro="Encodes clips to embeddings for the LLM, see [`SalmonnModel.get_audio_features`].")
+    @auto_docstring(custom_intro="Encodes clips to embeddings for the LLM.", custom_args=AUDIO_ARGS)
     def get_audio_features(
         self,
-        input_features: torch.Tensor,
+        input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`):
-            Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
-        input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-            Which filter bank frames are real: 0 for padding, and n for the frames of the n-th segment of a clip.
-        """
-        return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
+        return self.model.get_audio_features(input_features, input_features_mask, segment_ids, **kwargs)
 
     @can_return_tuple
-    @auto_docstring
+    @auto_docstring(custom_args=AUDIO_ARGS + AUDIO_EMBEDS_ARGS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        mel_features: torch.Tensor | None = None,
+        fbank_features: torch.Tensor | None = None,
         audio_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
@@ -499,14 +648,9 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | SalmonnCausalLMOutputWithPast:
         r"""
-        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`, *optional*):
-            Whisper's log-mel rows, then BEATs' filter bank rows, 100 frames a second.
-        input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-            Which filter bank frames are real: 0 for padding, and n for the frames of the n-th segment of a clip.
-        audio_embeds (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
-            Output of [`~SalmonnModel.get_audio_features`], to ask again about clips that are encoded already.
         labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-            Tokens to predict, -100 where none is: the processor makes them with `output_labels=True`.
+            Tokens to predict, -100 where none is: the processor makes them with `output_labels=True`. Audio placeholders
+            are never predicted.
 
         Example:
 
@@ -526,7 +670,11 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             input_features=input_features,
             input_features_mask=input_features_mask,
+            segment_ids=segment_ids,
+            mel_features=mel_features,
+            fbank_features=fbank_features,
             audio_embeds=audio_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -536,13 +684,11 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
         )
         # contiguous: a linear layer makes a copy of its weight for each row of a slice
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep).contiguous())
-        # The placeholder, an input only, has a row of zeros in the head of a converted model. Its score is then not 0 but
-        # the lowest, so that all probability is the LLM's own vocabulary's.
-        placeholder = logits[..., self.config.audio_token_id :][..., :1]
-        placeholder.masked_fill_(placeholder == 0, torch.finfo(logits.dtype).min)
+        logits[..., self.config.audio_token_id] = PLACEHOLDER_SCORE
 
         loss = None
         if labels is not None:
+            labels = labels.masked_fill(labels == self.config.audio_token_id, -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
@@ -554,149 +700,6 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             audio_hidden_states=outputs.audio_hidden_states,
         )
-
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: torch.Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        *,
-        input_features: torch.Tensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        audio_embeds: torch.Tensor | None = None,
-        lora_scale: float | None = None,
-        **kwargs,
-    ):
-        r"""
-        Generates answers, as [`~GenerationMixin.generate`] does, whose arguments are all accepted.
-
-        Args:
-            inputs (`torch.Tensor`, *optional*):
-                `input_ids`, or `input_features` if floating point.
-            input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`, *optional*):
-                Clips. Without `input_ids` they are transcribed, each clip by itself.
-            input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-                Which filter bank frames are real, and which segments make one clip.
-            audio_embeds (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
-                Output of `get_audio_features`, in place of `input_features`.
-            lora_scale (`float`, *optional*):
-                Factor on the LoRA scaling during this call: below 1 the LLM follows its instruction more and its
-                audio training less (2310.13289, section 4.2), and 0 turns LoRA off.
-
-        Returns:
-            Prompt and continuation if there was a prompt; new tokens only if audio came without `input_ids`.
-        """
-        if inputs is not None and inputs.is_floating_point():
-            input_features, inputs = inputs, None
-        input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
-        prompt_length = None
-        has_prompt = input_ids is not None or kwargs.get("inputs_embeds") is not None
-        if audio_embeds is not None and not has_prompt:
-            raise ValueError("`audio_embeds` needs `input_ids`, which say what belongs to which prompt, got none.")
-        if input_features is not None and not has_prompt:
-            # the ASR pipeline knows the mask of the features under the name of all masks
-            attention_mask = kwargs.pop("attention_mask", None)
-            input_features_mask = attention_mask if input_features_mask is None else input_features_mask
-            input_ids, kwargs["attention_mask"] = self._transcription_prompts(input_features, input_features_mask)
-            prompt_length = input_ids.shape[1]
-        if input_features is not None:
-            if audio_embeds is not None:
-                raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
-            # encoded here, once: beams and samples of a prompt then share its audio
-            audio_embeds = self.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
-
-        with self._scale_lora(lora_scale):
-            outputs = super().generate(
-                generation_config=generation_config, input_ids=input_ids, audio_embeds=audio_embeds, **kwargs
-            )
-        if prompt_length is None:
-            return outputs
-        if isinstance(outputs, torch.Tensor):
-            return outputs[:, prompt_length:]
-        outputs.sequences = outputs.sequences[:, prompt_length:]
-        return outputs
-
-    def _transcription_prompts(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
-    ) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """The prompt of `config.transcription_prompt_ids` around each clip, left-padded: ids and attention mask."""
-        prompt = self.config.transcription_prompt_ids
-        if prompt is None:
-            logger.warning_once("This model has no `transcription_prompt_ids`: transcribing without an instruction.")
-            bos = self.config.text_config.bos_token_id
-            prompt = ([] if bos is None else [bos]) + [self.config.audio_token_id]
-        position = prompt.index(self.config.audio_token_id)
-        prompts = [
-            prompt[:position] + [self.config.audio_token_id] * count + prompt[position + 1 :]
-            for count in self._count_audio_tokens(input_features, input_features_mask)
-        ]
-        pad, longest = self.generation_config.pad_token_id or 0, max(map(len, prompts))
-        input_ids = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts], device=input_features.device)
-        lengths = torch.tensor([len(ids) for ids in prompts], device=input_features.device)
-        attention_mask = torch.arange(longest, 0, -1, device=input_features.device) <= lengths[:, None]
-        return input_ids, attention_mask.long()
-
-    def _count_audio_tokens(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> list[int]:
-        """Audio tokens of each clip, whose segments `input_features_mask` numbers from 1."""
-        numbers = [1] * len(input_features)
-        if input_features_mask is not None:
-            numbers = input_features_mask.amax(-1).tolist()
-            if len(numbers) != len(input_features):
-                raise ValueError(
-                    f"`input_features_mask` numbers {len(numbers)} segments but `input_features` holds "
-                    f"{len(input_features)}. A pipeline that batches clips keeps one segment of each: set "
-                    "`batch_size=1` or `chunk_length_s=30` for clips of more than 30 s."
-                )
-        self.model._check_features(input_features, input_features_mask)
-        num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
-
-        counts = []
-        for i, (number, frames) in enumerate(zip(numbers, num_frames.tolist())):
-            if number == 1:
-                counts.append(0)
-            elif i == 0 or number != numbers[i - 1] + 1:
-                raise ValueError(f"`input_features_mask` must number the segments of a clip 1, 2, ..., got {numbers}.")
-            counts[-1] += self.config.num_audio_tokens(frames)
-        return counts
-
-    def _prepare_model_inputs(self, inputs=None, bos_token_id=None, model_kwargs=None):
-        # Generation runs on `input_ids`, though `main_input_name` says otherwise to those who carry one tensor.
-        inputs_embeds = model_kwargs.get("inputs_embeds")
-        known = {} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        input_ids = self._maybe_initialize_input_ids_for_generation(
-            model_kwargs.pop("input_ids", inputs), bos_token_id, known
-        )
-        if inputs_embeds is None:
-            return input_ids, "input_ids", model_kwargs
-        model_kwargs["input_ids"] = input_ids
-        return inputs_embeds, "inputs_embeds", model_kwargs
-
-    def prepare_inputs_for_generation(
-        self, input_ids, inputs_embeds=None, audio_embeds=None, is_first_iteration=False, **kwargs
-    ):
-        if is_first_iteration or not kwargs.get("use_cache", True):
-            kwargs["audio_embeds"] = audio_embeds
-        return super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
-        )
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **model_kwargs
-    ):
-        audio_embeds = model_kwargs.pop("audio_embeds", None)
-        if audio_embeds is not None and expand_size > 1:
-            # rows of audio belong to prompts: copies of a prompt need all of its rows, in order
-            counts = self.model.find_placeholders(input_ids, model_kwargs.get("inputs_embeds")).sum(-1).tolist()
-            if sum(counts) != len(audio_embeds):
-                raise ValueError(
-                    f"The prompt must hold one placeholder for each audio token, got {sum(counts)} placeholders for "
-                    f"{len(audio_embeds)} audio tokens."
-                )
-            audio_embeds = torch.cat([rows.repeat(expand_size, 1) for rows in audio_embeds.split(counts)])
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return input_ids, {**model_kwargs, "audio_embeds": audio_embeds}
 
 
 for _model_class, _auto_class in (

@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """One question to a model about one clip."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import torch
 from transformers.audio_utils import load_audio
 
 from conversion_salmonn.loading import load_with_adapter
+from data_salmonn.audio import read_audio
+from data_salmonn.chats import check_single_answer
+from data_salmonn.manifests import read_manifest
+from data_salmonn.prompts import PromptBank
 
 
 def load(model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None):
@@ -37,10 +42,43 @@ def read_clip(path: str | Path, sampling_rate: int = 16000) -> np.ndarray:
         raise ValueError(f"`audio` {path} is no audio file that can be read ({error})") from error
 
 
+def ask_all(
+    model: str | Path,
+    manifest: str | Path,
+    question: str | None = None,
+    *,
+    adapter=None,
+    device=None,
+    dtype=None,
+    **generation,
+) -> Iterator[dict]:
+    """
+    What `model` answers to each row of a manifest (see `docs/data.md`), as `{"id", "question", "answer"}`: to `question`,
+    or else to what the row or its task asks, and without either with a transcription. Otherwise as [`ask`].
+
+    Raises a `ManifestError` with all bad rows before the model is loaded.
+    """
+    rows = read_manifest(manifest, task="asr", needs_text=False)
+    for row in rows:
+        check_single_answer({"id": row.id, "messages": row.messages})
+    bank = PromptBank.load()
+    loaded, processor = load(model, device, dtype, adapter)
+    generation = {name: value for name, value in generation.items() if value is not None}
+    for row in rows:
+        own = row.question if row.task == "asr" else bank.test_prompt(row.task, row.question)
+        asked = question or own
+        inputs = prepare(processor, read_audio(list(row.paths)), asked).to(loaded.device)
+        answer = decode(processor, inputs, loaded.generate(**inputs, **generation))
+        yield {"id": row.id, "question": asked, "answer": answer}
+
+
 def prepare(processor, audio, question: str | None):
-    """Model inputs for `question` about `audio` (path or 16 kHz waveform); without a question, for a transcription."""
+    """
+    Model inputs for `question` about `audio` (path or 16 kHz waveform); without a question, for a transcription, for which
+    `generate` makes the prompt and goes through long audio piece by piece.
+    """
     if question is None:
-        return processor.apply_transcription_request(audio, return_tensors="pt")
+        return processor(audio=audio, return_tensors="pt")
     content = [{"type": "audio", "audio": audio}, {"type": "text", "text": question}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -52,9 +90,9 @@ def prepare(processor, audio, question: str | None):
 
 
 def decode(processor, inputs, output: torch.Tensor) -> str:
-    """The answer in what `generate` returned for `inputs`, of one row: prompt and continuation."""
-    new_tokens = output[0, inputs["input_ids"].shape[1] :]
-    return processor.decode(new_tokens, skip_special_tokens=True).strip()
+    """The answer in what `generate` returned for `inputs`, of one row: continuation, after the prompt if there is one."""
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    return processor.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
 
 
 def ask(

@@ -177,13 +177,13 @@ def _make_example(
     for column in columns["audio"]:
         value = group[0].get(column)
         for clip in [*(value if isinstance(value, list) and value else [value]), *_more_clips(group[0], column)]:
-            if isinstance(clip, str) and clip:
+            shown = f" {clip}" if isinstance(clip, str) and clip else ""
+            if shown:
                 clip = str(audio_root / clip)
             elif clip is not None and not isinstance(clip, (str, dict, DatasetClip)):
                 reasons.append(f"`{column}` must be a path, got {describe(clip)}")
                 continue
             length, problem = measure_audio(clip)
-            shown = f" {clip}" if isinstance(clip, str) and clip else ""
             reasons += [f"`{column}`{shown}: {problem}"] if problem else []
             clips.append(clip)
             seconds += length

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conversion_salmonn.checkpoint_io import output_folder
@@ -18,8 +19,7 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
     """
     Writes `adapter` and `beats`, both in float16, to folders of these names in `output`, which it returns.
 
-    Train on a BEATs that is float16 already: the adapter belongs to the weights that it was trained on. Its fingerprint of
-    these stays as it is.
+    Train on a BEATs that is float16 already: the adapter belongs to the weights that it was trained on, and says so.
 
     Raises `ValueError` if a file is missing, if BEATs is not float16, or if a number of the adapter is beyond float16.
     """
@@ -33,13 +33,15 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
         raise ValueError(
             f"`beats` {beats} must be float16, as it was when the adapter was trained, got {sorted(wrong)}"
         )
-    weights = {name: _to_half(name, tensor) for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items()}
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
+        weights = {name: _to_half(name, file.get_tensor(name)) for name in file.keys()}
+        metadata = file.metadata()  # which base weights it belongs to
     settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = None  # a path on the machine that trained it
     with output_folder(output, overwrite) as folder:
         for name in ("adapter", "beats"):
             (Path(folder) / name).mkdir()
-        save_file(weights, Path(folder, "adapter", ADAPTER_WEIGHTS), metadata={"format": "pt"})
+        save_file(weights, Path(folder, "adapter", ADAPTER_WEIGHTS), metadata=metadata)
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         Path(folder, "adapter", ADAPTER_CONFIG).write_text(text, encoding="utf-8")
         shutil.copy(beats / "model.safetensors", Path(folder, "beats"))

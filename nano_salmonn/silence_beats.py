@@ -14,7 +14,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 
 WEIGHTS = "adapter_model.safetensors"
@@ -32,12 +33,13 @@ def silence_beats(adapter: str | Path, output: str | Path) -> Path:
         raise ValueError(f"`adapter` must be a folder with {WEIGHTS}, got {adapter}.")
     if output.exists():
         raise ValueError(f"`output` must be a new folder, got {output}, which exists.")
-    weights = load_file(adapter / WEIGHTS)
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+        weights, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
     norms = [name for name in weights if NORM in name]
     if not norms:
         raise ValueError(f"`adapter` must be one of a model with BEATs, got {adapter} without {NORM}.")
     shutil.copytree(adapter, output, ignore=shutil.ignore_patterns(WEIGHTS))
-    save_file(weights | {name: weights[name].zero_() for name in norms}, output / WEIGHTS, metadata={"format": "pt"})
+    save_file(weights | {name: weights[name].zero_() for name in norms}, output / WEIGHTS, metadata=metadata)
     return output
 
 

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_training import small_model, small_processor
 
+from cli_salmonn import inference
+from cli_salmonn.main import main
 from data_salmonn.audio import read_audio
 from data_salmonn.chats import read_chat, to_conversation
 from data_salmonn.datasets import load_training_data
 from data_salmonn.files import UNFINISHED, whole_file, write_json
 from data_salmonn.manifests import ManifestError, read_manifest, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
+from data_salmonn.prompts import PromptBank
 from tiny_salmonn import noise, tiny_config, tiny_processor
 from training_salmonn.collator import SalmonnDataCollator
 
@@ -236,6 +240,21 @@ def test_rows_that_are_only_asked_need_no_answer(folder):
     file = write(folder / "ask.jsonl", {"audio": "1.wav", "question": "Who?"})
     assert "`text` must be a string" in validate_manifest(file)[0].reason
     assert read_manifest(file, needs_text=False)[0].text is None
+
+
+def test_a_manifest_is_asked_row_by_row(folder, monkeypatch, capsys):
+    model, processor, asked = small_model(), small_processor(), []
+    monkeypatch.setattr("cli_salmonn.inference.load", lambda *arguments: (model, processor))
+    prepare = inference.prepare
+    monkeypatch.setattr(inference, "prepare", lambda *arguments: asked.append(arguments[2]) or prepare(*arguments))
+    rows = [{"audio": "1.wav"}, {"audio": "2.wav", "question": "Who?"}, {"audio": "1.wav", "task": "keywords"}]
+    file = write(folder / "ask.jsonl", *rows)
+    assert main(["ask", "model", str(file), "--max-new-tokens", "2"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["id"] for answer in answers] == ["ask.jsonl:1", "ask.jsonl:2", "ask.jsonl:3"]
+    assert asked == [answer["question"] for answer in answers] == [None, "Who?", PromptBank.load()["keywords"].test]
+    assert main(["ask", "model", str(write(file, {"audio": "gone.wav"}, {"audio": "none.wav"}))]) == 2
+    assert "1: `audio` gone.wav: there is no such file" in capsys.readouterr().err
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):

@@ -2,13 +2,18 @@
 """The cache of encoder outputs: same numbers as without it, no encoder at work, and no other model's features."""
 
 import copy
+import json
 import pickle
+import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from peft import get_peft_model
 
+from data_salmonn.files import UNFINISHED
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 from training_salmonn.collator import SalmonnDataCollator
 from training_salmonn.feature_cache import (
@@ -129,7 +134,8 @@ def test_the_cache_keeps_every_dtype_bit_for_bit(tmp_path, autocast_dtype):
     inputs = processor.feature_extractor(CLIPS, 16000, return_tensors="pt")
     cached = CachedFeatureExtractor(cache)(CLIPS, 16000)
     assert cached["input_features"].shape == (3, config.encoder_width, 1500)
-    assert torch.equal(cached["input_features_mask"], inputs["input_features_mask"])
+    for name in ("input_features_mask", "segment_ids"):
+        assert torch.equal(cached[name], inputs[name])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast_dtype is not None):
         expected = model.get_audio_features(**inputs)
         found = model.get_audio_features(**cached)
@@ -147,7 +153,7 @@ def test_dropout_does_not_reach_the_cache(tmp_path):
         cache.build(CLIPS[:1])
         features.append(cache.read(CLIPS[0])[0])
     assert torch.equal(*features)
-    assert model.model.speech_encoder.training and model.model.beats.training
+    assert not model.model.speech_encoder.training and not model.model.beats.training
 
 
 def test_only_what_is_missing_is_encoded_and_found_again(tmp_path):
@@ -161,8 +167,7 @@ def test_only_what_is_missing_is_encoded_and_found_again(tmp_path):
     assert len(again) == 3 and again.build([CLIPS[0], CLIPS[1]]) == 1 and len(runs) == 8
     assert len(list(cache.folder.glob("part-*.arrow"))) == 2
     # positions in a clip: the second segment is known as such
-    mask = CachedFeatureExtractor(again)([long], 16000)["input_features_mask"]
-    assert mask.amax(-1).tolist() == [1, 2]
+    assert CachedFeatureExtractor(again)([long], 16000)["segment_ids"].tolist() == [0, 1]
 
 
 def test_what_was_encoded_before_a_bad_clip_is_kept(tmp_path):
@@ -171,7 +176,7 @@ def test_what_was_encoded_before_a_bad_clip_is_kept(tmp_path):
         cache.build([CLIPS[0], CLIPS[1], "missing.wav"])
     again = FeatureCache(cache.folder, model, processor.feature_extractor)
     assert CLIPS[0] in again and CLIPS[1] in again
-    (cache.folder / ".part.unfinished").write_bytes(b"half of a file")  # a process was killed
+    (cache.folder / f".part-0.arrow.7{UNFINISHED}").write_bytes(b"half of a file")  # a process was killed
     assert len(FeatureCache(cache.folder, model, processor.feature_extractor)) == 2
 
 
@@ -240,6 +245,55 @@ def test_features_of_another_model_are_refused(tmp_path):
     other = freeze_encoders(tiny_model(tiny_config(beats_config=None)))
     with pytest.raises(ValueError, match="the 32 rows of the encoders, got 64"):
         other(**batch)
+
+
+TIMEOUT = 4  # seconds that a collective of the run waits
+
+
+def build_in_process(rank: int, folder, clips, is_slow: bool) -> None:
+    """One of two processes that build a cache; notes what it encoded and how that ended."""
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=TIMEOUT)
+    dist.init_process_group("gloo", f"file://{folder}/store", timeout=timeout, rank=rank, world_size=2)
+    model, _, cache = prepare(folder)
+    runs = count_encoder_runs(model)
+    dist.barrier(dist.new_group(timeout=timedelta(minutes=5)))
+    if is_slow and rank:
+        encode = cache._encode
+        cache._encode = lambda segment: time.sleep(2 * TIMEOUT) or encode(segment)
+    try:
+        found = cache.build(clips)
+    except ValueError as error:
+        found = str(error)
+    (folder / f"{rank}.json").write_text(json.dumps([runs.count("speech"), found]))
+
+
+def build_in_two(folder, clips, is_slow: bool = False) -> list:
+    context = torch.multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=build_in_process, args=(rank, folder, clips, is_slow), daemon=True) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_processes_share_the_work_however_long_it_takes(tmp_path):
+    assert build_in_two(tmp_path, CLIPS, is_slow=True) == [[2, 3], [1, 3]]
+    model, processor, cache = prepare(tmp_path)
+    assert len(cache) == 3 and cache.build(CLIPS) == 0
+    alone = FeatureCache(tmp_path / "alone", model, processor.feature_extractor)
+    alone.build(CLIPS)
+    assert all(torch.equal(cache.read(clip)[0], alone.read(clip)[0]) for clip in CLIPS)
+
+
+def test_what_fails_in_one_process_is_raised_in_all(tmp_path):
+    (_, first), (_, second) = build_in_two(tmp_path, [CLIPS[0], "gone.wav"])
+    assert "Process 1 could not do its share" in first and "gone.wav: there is no such file" in first
+    assert second.startswith("`audio` gone.wav")
 
 
 def test_workers_read_the_cache_without_the_model(tmp_path):

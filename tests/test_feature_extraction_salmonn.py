@@ -6,7 +6,7 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from feature_extraction_beats import BeatsFeatureExtractor
-from feature_extraction_salmonn import SalmonnFeatureExtractor
+from feature_extraction_salmonn import SalmonnFeatureExtractor, cut_at_silence
 from tiny_salmonn import noise
 
 
@@ -51,7 +51,8 @@ def test_long_clips_become_segments_and_lose_nothing():
     clip = noise(70)
     features = extract([clip, noise(2)])
     assert features.input_features.shape == (4, 208, 3000)
-    assert features.input_features_mask.amax(-1).tolist() == [1, 2, 3, 1]
+    assert features.segment_ids.tolist() == [0, 1, 2, 0]
+    assert features.input_features_mask.unique().tolist() == [0, 1]
     for i in range(3):
         alone = extract(clip[i * 480000 : (i + 1) * 480000]).input_features[0]
         torch.testing.assert_close(features.input_features[i], alone, atol=2e-6, rtol=0)
@@ -62,7 +63,12 @@ def test_real_length_is_whole_encoder_frames():
     for samples in (1, 16000, 16001, 16320, 479999, 480000, 480001):
         features = extractor(noise(samples / 16000), sampling_rate=16000, return_tensors="pt")
         frames = [length // 320 for length in extractor.segment_lengths(samples)]
-        assert features.input_features.shape[-1] == 2 * max(frames)
+        assert features.input_features.shape == (len(frames), 208, 3000)
+        short = extractor(noise(samples / 16000), sampling_rate=16000, padding="longest", return_tensors="pt")
+        assert short.input_features.shape[-1] == 2 * max(frames)
+        for name in ("input_features", "input_features_mask"):
+            assert torch.equal(features[name][..., : 2 * max(frames)], short[name])
+            assert not features[name][..., 2 * max(frames) :].any()
         # the relation by which the model finds the number of frames again
         assert ((features.input_features_mask != 0).sum(-1) // 2 + 1).tolist() == frames
 
@@ -73,10 +79,43 @@ def test_speech_only_has_no_filter_banks():
     assert features.input_features_mask.sum() == 198
 
 
-def test_mask_is_called_as_the_asr_pipeline_calls_it_on_request():
+def test_the_asr_pipeline_gets_a_row_for_each_clip():
     extractor = SalmonnFeatureExtractor()
-    features = extractor(noise(2), sampling_rate=16000, return_attention_mask=True)
+    clip = noise(65)
+    clip[16000 * 25 : 16000 * 26] = 0
+    clips = [noise(2), clip]
+    features = extractor(clips, sampling_rate=16000, return_attention_mask=True)
     assert set(features) == {"input_features", "attention_mask"}
+    assert features["input_features"].shape == (2, 208, 9000) and features["attention_mask"].shape == (2, 9000)
+    assert features["attention_mask"].sum(-1).tolist()[0] == 198
+    segments = extractor(clips, sampling_rate=16000, cut_at_silence=True)
+    for i, features_of_segment in enumerate(segments["input_features"][1:]):
+        assert np.array_equal(features["input_features"][1, :, 3000 * i : 3000 * (i + 1)], features_of_segment)
+
+
+def test_clips_are_cut_where_they_are_quiet_and_nothing_is_lost():
+    clip = noise(70)
+    for quiet in (27.0, 48.5):
+        clip[int(16000 * quiet) : int(16000 * (quiet + 0.3))] *= 1e-3
+    pieces = cut_at_silence(clip, 480000, 16000)
+    assert np.array_equal(np.concatenate(pieces), clip) and len(pieces) == 3
+    ends = np.cumsum([len(piece) for piece in pieces])[:-1] / 16000
+    assert 27.0 <= ends[0] <= 27.3 and 48.5 <= ends[1] <= 48.8
+    # digital silence is cut as late as can be, and no piece is too long whatever comes
+    assert [len(piece) for piece in cut_at_silence(np.zeros(1000000), 480000, 16000)] == [479840, 479840, 40320]
+    for seconds in (30.01, 59.99, 60, 95.123):
+        pieces = cut_at_silence(noise(seconds), 480000, 16000)
+        assert max(map(len, pieces)) <= 480000 and sum(map(len, pieces)) == int(16000 * seconds)
+
+
+def test_only_long_clips_are_cut_at_silence():
+    clip = noise(61)
+    fixed = extract(clip)
+    pieces = SalmonnFeatureExtractor(max_audio_seconds=None)._cut(clip, True)
+    assert [len(piece) for piece in pieces] == [480000, 480000, 16000]
+    shorter = SalmonnFeatureExtractor(max_audio_seconds=12)._cut(clip, True)
+    assert max(map(len, shorter)) <= 12 * 16000 and len(shorter) >= 6
+    assert len(fixed.segment_ids) == 3 and len(SalmonnFeatureExtractor()._cut(clip[:480000], True)) == 1
 
 
 def test_text_arguments_do_not_crop_audio():

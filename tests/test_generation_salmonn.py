@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from transformers import TextIteratorStreamer
+from transformers import GenerationConfig, LlamaForCausalLM, TextIteratorStreamer
+from transformers.generation import SuppressTokensLogitsProcessor
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging
 
 from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
@@ -94,25 +97,117 @@ def test_rows_stop_by_themselves(model, processor):
 
 
 def test_transcription_without_a_prompt(model, processor):
-    clips = [noise(2, 1), noise(31, 3)]
+    clips = [noise(2, 1), noise(3, 3)]
     features = processor(clips, sampling_rate=16000, return_tensors="pt")
     inputs = processor.apply_transcription_request(clips, return_tensors="pt")
     expected = new_tokens(model, inputs, do_sample=False)
     assert torch.equal(model.generate(**features, max_new_tokens=5, do_sample=False), expected)
-    # as the ASR pipeline calls it: features by themselves, and the mask under another name
-    mask = features["input_features_mask"]
-    output = model.generate(features["input_features"], attention_mask=mask, max_new_tokens=5, do_sample=False)
-    assert torch.equal(output, expected)
     output = model.generate(**features, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
     assert torch.equal(output.sequences, expected)
+    # as the ASR pipeline calls it: one row for each clip, by the name of the main input, and the mask by another
+    carried = processor.feature_extractor(clips, 16000, return_attention_mask=True, return_tensors="pt")
+    call = {model.main_input_name: carried["input_features"], "attention_mask": carried["attention_mask"]}
+    assert torch.equal(model.generate(**call, max_new_tokens=5, do_sample=False), expected)
+
+
+@pytest.mark.parametrize("fixed_length", [True, False])
+def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
+    """A clip of more than the model was trained on gives what its pieces give, one behind the other."""
+    config = tiny_config(transcription_prompt_ids=processor.transcription_prompt_ids(), fixed_length=fixed_length)
+    config.transcription_separator_ids = [7]
+    config.max_segments_at_once = 2
+    processor, model = tiny_processor(config), tiny_model(config)
+    settings = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "num_beams": 2}
+    clips = [noise(2, 1), noise(65, 2)]
+    pieces = [clips[0], *processor.feature_extractor._cut(clips[1], at_silence=True)]
+    assert len(pieces) == 4
+    answers = []
+    for piece in pieces:
+        answer = model.generate(**processor(piece), **settings)[0].tolist()
+        while answer and answer[-1] == 0:  # padding
+            answer.pop()
+        answers.append(answer)
+    expected = [answers[0], [*answers[1], 7, *answers[2], 7, *answers[3]]]
+    carried = processor.feature_extractor(clips, 16000, return_attention_mask=True, return_tensors="pt")
+    for found in (
+        model.generate(**processor(clips), **settings),
+        model.generate(carried["input_features"], attention_mask=carried["attention_mask"], **settings),
+        model.transcribe(**processor(clips), **settings),
+    ):
+        assert [row[: len(ids)] for row, ids in zip(found.tolist(), expected)] == expected
+        assert found.shape == (2, len(expected[1])) and not found[0, len(expected[0]) :].any()
+    with pytest.raises(ValueError, match="transcribed in one piece, got one of more than 30 s"):
+        model.generate(**processor(clips), return_dict_in_generate=True)
+    with pytest.raises(ValueError, match="`streamer` takes one clip, got 2"):
+        model.generate(**processor(clips), streamer=TextIteratorStreamer(processor.tokenizer))
+    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True)
+    ids = model.generate(**processor(clips[1]), streamer=streamer, **settings | {"num_beams": 1})[0]
+    assert "".join(streamer) == processor.tokenizer.decode(ids)
+
+
+def test_models_for_long_audio_hear_all_of_a_clip_at_once(processor):
+    config = tiny_config(
+        transcription_prompt_ids=processor.transcription_prompt_ids(), max_audio_seconds=None, beats_config=None
+    )
+    model, processor = tiny_model(config), tiny_processor(config)
+    expected = new_tokens(model, processor.apply_transcription_request(noise(31, 3)), do_sample=False)
+    output = model.generate(**processor(noise(31, 3)), max_new_tokens=5, do_sample=False)
+    assert torch.equal(output, expected)
+
+
+def test_what_the_model_was_not_made_for_gets_a_warning(processor):
+    config = tiny_config(beats_config=None)
+    config.text_config.max_position_embeddings = 100
+    model, processor = tiny_model(config), tiny_processor(config)
+    with CaptureLogger(logging.get_logger("generation_salmonn")) as captured:
+        model.generate(**ask(processor, question(noise(29))), max_new_tokens=1)
+    assert "more than the 100 that the LLM can attend to" in captured.out and "trained on" not in captured.out
+    config.text_config.max_position_embeddings = 1000
+    with CaptureLogger(logging.get_logger("generation_salmonn")) as captured:
+        model.generate(**ask(processor, question(noise(31))), max_new_tokens=1)
+    assert "longer than the 30 s that this model was trained on" in captured.out and "attend" not in captured.out
 
 
 def test_transcription_of_incomplete_clips_is_refused(model, processor):
-    features = processor([noise(31)], sampling_rate=16000, return_tensors="pt")
-    with pytest.raises(ValueError, match="set `batch_size=1`"):
-        model.generate(features["input_features"][:1], attention_mask=features["input_features_mask"])
-    with pytest.raises(ValueError, match=r"must number the segments of a clip 1, 2, ..., got \[2\]"):
-        model.generate(features["input_features"][1:], input_features_mask=features["input_features_mask"][1:])
+    features = processor.feature_extractor([noise(31)], sampling_rate=16000, return_tensors="pt")
+    with pytest.raises(ValueError, match=r"`segment_ids` must have shape .* = \(1,\)"):
+        model.generate(features["input_features"][:1], segment_ids=features["segment_ids"])
+    with pytest.raises(ValueError, match=r"must number the segments of each clip 0, 1, 2, ..., got \[1\]"):
+        model.generate(features["input_features"][1:], segment_ids=features["segment_ids"][1:])
+
+
+def test_arguments_can_be_positional(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    config = GenerationConfig(max_new_tokens=3, do_sample=False, pad_token_id=0)
+    expected = model.generate(**inputs, generation_config=config)
+    ids = inputs.pop("input_ids")
+    forbidden = int(expected[0, ids.shape[1]])
+    assert torch.equal(model.generate(ids, config, **inputs), expected)
+    output = model.generate(ids, config, [SuppressTokensLogitsProcessor([forbidden])], **inputs)
+    assert output[0, ids.shape[1]] != forbidden
+
+
+def test_assisted_decoding(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    assistant = LlamaForCausalLM(tiny_config().text_config).eval()
+    assistant.generation_config.eos_token_id = None
+    expected = new_tokens(model, inputs, do_sample=False)
+    assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=assistant), expected)
+    # one that hears is as good as the model: it hears the clip, once
+    calls = []
+    hook = model.model.speech_encoder.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=model), expected)
+    hook.remove()
+    assert len(calls) == 2
+
+
+def test_prefill_in_chunks(model, processor):
+    inputs = ask(processor, CONVERSATIONS[0])
+    expected = new_tokens(model, inputs, do_sample=False)
+    assert torch.equal(new_tokens(model, inputs, prefill_chunk_size=8, do_sample=False), expected)
+    features = {name: inputs.pop(name) for name in ("input_features", "input_features_mask", "segment_ids")}
+    embeds = model.get_audio_features(**features).pooler_output
+    assert torch.equal(new_tokens(model, inputs, audio_embeds=embeds, prefill_chunk_size=8, do_sample=False), expected)
 
 
 def test_transcription_without_an_instruction(processor):
@@ -141,6 +236,25 @@ def test_generation_continues_from_a_cache(model, processor):
         do_sample=False,
     )
     assert torch.equal(second, expected)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_cache_is_continued_with_a_new_clip(model, processor, num_beams):
+    both = question(noise(2, 1), noise(3, 2))
+    settings = {"do_sample": False, "num_beams": num_beams, "max_new_tokens": 4}
+    inputs = ask(processor, both)
+    expected = model.generate(**inputs, **settings)
+    length = int((inputs["input_ids"][0] == AUDIO_TOKEN_ID).nonzero()[88])
+    with torch.no_grad():
+        cache = model(
+            input_ids=inputs["input_ids"][:, :length].repeat(num_beams, 1),
+            input_features=inputs["input_features"][:1].repeat(num_beams, 1, 1),
+        ).past_key_values
+    second = {name: inputs[name][1:] for name in ("input_features", "input_features_mask")}
+    output = model.generate(
+        inputs["input_ids"], attention_mask=inputs["attention_mask"], past_key_values=cache, **second, **settings
+    )
+    assert torch.equal(output, expected)
 
 
 def test_lora_scale(processor):

@@ -13,6 +13,7 @@ import pytest
 import sacrebleu
 from nltk.translate.bleu_score import corpus_bleu
 from tiny_evaluation import make_task
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 import evaluation_salmonn.metrics
 from data_salmonn.normalizers import get_normalizer
@@ -97,8 +98,38 @@ def test_normalizers():
     assert wer.compute(predictions=[said], references=[written], normalizer="english")["wer"] == 0
     assert wer.compute(predictions=["i HAVE dogs"], references=["I have, dogs."], normalizer="basic")["wer"] == 0
     assert wer.compute(predictions=["i have dogs"], references=["I have dogs."], normalizer="none")["wer"] > 60
+    for said, written in (
+        ("don\u2019t", "don't"),
+        ("well\u2026 yes", "well yes"),
+        ("wait....", "wait"),
+        ("3.5", "3.5"),
+    ):
+        assert wer.compute(predictions=[said], references=[written], normalizer="english")["wer"] == 0, said
+    assert wer.compute(predictions=["3.5"], references=["3.6"], normalizer="english")["wer"] == 100
+    for word in ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e19\u0e49\u0e33"):  # marks are part of a word
+        score = wer.compute(predictions=[word], references=[word], normalizer="basic")
+        assert (score["wer"], score["reference_length"]) == (0, 1)
     with pytest.raises(ValueError, match="normalizer.*got 'nonsense'"):
         get_normalizer("nonsense")
+
+
+def test_typography_and_marks_of_vowels_are_no_errors():
+    """Neither curly apostrophes nor ellipses count, and a word with vowel signs stays one."""
+    wer = load_metric("wer")
+    for said, written in (
+        ("don\u2019t", "don't"),
+        ("well\u2026 yes", "well yes"),
+        ("wait....", "wait"),
+        ("3.5", "3.5"),
+    ):
+        assert wer.compute(predictions=[said], references=[written], normalizer="english")["wer"] == 0
+    hindi = "\u0939\u093f\u0928\u094d\u0926\u0940"
+    assert wer.compute(predictions=[hindi], references=[hindi], normalizer="basic")["reference_length"] == 1
+    for text in (
+        "It's [noise] <eh> (sic) a co-operation, S\u00e3o Paulo: \u201c5 \u20ac\u201d!",
+        "\u4f60\u597d\uff0c\u4e16\u754c",
+    ):
+        assert get_normalizer("basic")(text) == " ".join(BasicTextNormalizer()(text).split())
 
 
 def test_insertions_count_where_nothing_was_said():

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, WhisperConfig, WhisperModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.trainer_pt_utils import LabelSmoother
 
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel, SalmonnSpeechEncoder
 from tiny_salmonn import LLMS, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
@@ -116,14 +118,14 @@ def test_segment_positions_tell_the_segments_of_a_clip_apart():
     features = processor.feature_extractor(clip, sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         first, second, third = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
-        features["input_features_mask"] = features["input_features_mask"].clamp(max=1)  # as three clips
+        features["segment_ids"] = None  # as three clips
         rows = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
     assert (first - second).abs().max() > 1e-3 and (second - third).abs().max() > 1e-3
     for row in rows:
         torch.testing.assert_close(row, first, atol=1e-5, rtol=0)
     angles = torch.tensor([2.0, 2 * 1e-4])  # the ends of the sinusoid of the third segment
     stream = torch.zeros(1, 1, config.encoder_width)
-    sinusoid = SalmonnModel._segment_positions(torch.tensor([[3, 3, 0]]), stream)[0, 0]
+    sinusoid = SalmonnModel._segment_positions(torch.tensor([2]), stream)[0, 0]
     torch.testing.assert_close(sinusoid[[0, 31]], angles.sin())
     torch.testing.assert_close(sinusoid[[32, 63]], angles.cos())
 
@@ -146,7 +148,7 @@ def test_audio_embeddings_can_be_reused():
     inputs = ask(processor, CONVERSATIONS[1], CONVERSATIONS[2])
     with torch.no_grad():
         outputs = model(**inputs)
-        features = {name: inputs.pop(name) for name in ("input_features", "input_features_mask")}
+        features = {name: inputs.pop(name) for name in ("input_features", "input_features_mask", "segment_ids")}
         embeddings = model.get_audio_features(**features).pooler_output
         assert torch.equal(embeddings, outputs.audio_hidden_states)
         assert torch.equal(model(**inputs, audio_embeds=embeddings).logits, outputs.logits)
@@ -210,7 +212,7 @@ def test_loss_ignores_the_placeholder():
     outputs = model(**inputs)
     logits, labels = outputs.logits[:, :-1, :600].flatten(0, 1), inputs["labels"][:, 1:].flatten()
     torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, labels))
-    assert outputs.logits[..., 600].max() == torch.finfo(torch.float32).min
+    assert outputs.logits[..., 600].exp().max() == 0 and outputs.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -278,9 +280,28 @@ def test_device_map_and_attention_by_part(tmp_path):
     assert model.device.type == "cpu"
 
 
-def test_layers_are_never_split_over_devices():
-    model = tiny_model(tiny_config())
-    assert {"BeatsEncoderLayer", "WhisperEncoderLayer", "LlamaDecoderLayer"} <= set(model._no_split_modules)
+@pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
+def test_what_belongs_together_is_never_split_over_devices(connector):
+    model = tiny_model(tiny_config(**VARIANTS[connector]))
+    layers = {"BeatsEncoderLayer", "BeatsPositionalConvEmbedding", "WhisperEncoderLayer", "LlamaDecoderLayer"}
+    assert layers | {type(model.model.connector).__name__} <= set(model._no_split_modules)
+
+
+@pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
+def test_every_part_can_be_offloaded(connector, tmp_path):
+    """Weights on disk are there only while their own module runs: none may be read past it."""
+    config = tiny_config(**VARIANTS[connector])
+    inputs = ask(tiny_processor(config), CONVERSATIONS[0])
+    model = tiny_model(config)
+    expected = model(**inputs).logits
+    model.save_pretrained(tmp_path / "model")
+    parts = [f"model.{name}" for name, _ in model.model.named_children()] + ["lm_head"]
+    for offloaded in (parts[:3], parts[3:]):
+        places = {part: "disk" if part in offloaded else "cpu" for part in parts}
+        loaded = SalmonnForConditionalGeneration.from_pretrained(
+            tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload"
+        )
+        torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
@@ -301,6 +322,117 @@ def test_training_moves_every_trained_parameter(connector):
     assert not without
 
 
+def test_frozen_encoders_run_in_eval_mode_and_without_gradients():
+    config = tiny_config()
+    inputs = training_inputs(tiny_processor(config))
+    model, seen = tiny_model(config).freeze_encoders(), []
+    for encoder in model.model.encoders:
+        encoder.register_forward_hook(lambda m, args, out: seen.append((m.training, out[0].requires_grad)))
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()  # as Trainer does it with an adapter
+    model.train()(**inputs).loss.backward()
+    assert seen == [(False, False)] * 2 and model.model.connector.training
+    assert model.get_input_embeddings().weight.grad.any()
+    # one that is trained keeps its dropout and gets gradients
+    model.model.beats.requires_grad_(True)
+    model.train()(**inputs).loss.backward()
+    assert seen[2:] == [(False, False), (True, True)]
+
+
+def test_encoders_read_a_bounded_number_of_segments_at_once(variant):
+    config = tiny_config(**variant)
+    model, processor = tiny_model(config, "eager"), tiny_processor(config)
+    clips = [noise(2, 1), noise(31, 2), noise(5, 3)]
+    features = processor.feature_extractor(clips, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        expected = model.get_audio_features(**features, output_hidden_states=True)
+        config.max_segments_at_once = 3
+        counts = []
+        model.model.speech_encoder.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+        found = model.get_audio_features(**features, output_hidden_states=True)
+    assert counts == [3, 1]
+    for name in ("pooler_output", "last_hidden_state"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=0)
+    assert [state.shape for state in found.hidden_states] == [state.shape for state in expected.hidden_states]
+
+
+def test_the_inputs_of_the_encoders_can_come_apart():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = ask(processor, *CONVERSATIONS)
+    packed = inputs.pop("input_features")
+    apart = {"mel_features": packed[:, :80], "fbank_features": packed[:, 80:].transpose(1, 2)[:, :700]}
+    with torch.no_grad():
+        expected = model(**inputs, input_features=packed).logits
+        assert torch.equal(model(**inputs, **apart).logits, expected)
+    output = model.generate(**inputs, **apart, max_new_tokens=2)
+    assert torch.equal(output, model.generate(**inputs, input_features=packed, max_new_tokens=2))
+    for wrong in ({"mel_features": packed[:, :80]}, {"fbank_features": apart["fbank_features"]}):
+        with pytest.raises(ValueError, match="`mel_features` with `fbank_features`"):
+            model(**inputs, **wrong)
+    with pytest.raises(ValueError, match="only one of both"):
+        model(**inputs, input_features=packed, **apart)
+
+
+def test_prompts_without_their_audio_are_refused():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = ask(processor, CONVERSATIONS[0])
+    deaf = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
+            call(**deaf)
+    with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
+        model(**deaf, audio_embeds=torch.zeros(87, 32))
+
+
+def test_padding_is_not_taken_for_placeholders():
+    """With a placeholder whose embedding is zero, as padding often is, the mask tells them apart."""
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[[0, config.audio_token_id]] = 0
+        inputs = ask(processor, *CONVERSATIONS)
+        expected = real_logits(model, inputs)
+        inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
+        for logits, reference in zip(real_logits(model, inputs), expected):
+            torch.testing.assert_close(logits, reference, atol=1e-5, rtol=0)
+
+
+def test_labels_on_placeholders_are_not_trained_on():
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config)
+    inputs = training_inputs(processor)
+    everything = inputs["input_ids"].clone()
+    text = everything.masked_fill(everything == config.audio_token_id, -100)
+    inputs.pop("labels")
+    with torch.no_grad():
+        assert torch.equal(model(**inputs, labels=everything).loss, model(**inputs, labels=text).loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("row", ["zeros", "spare"])
+def test_the_placeholder_has_no_probability_and_labels_can_be_smoothed(dtype, row):
+    config = tiny_config()
+    model = tiny_model(config)
+    if row == "spare":  # as Qwen's vocabulary has rows of noise beyond its tokens
+        torch.nn.init.constant_(model.lm_head.weight[config.audio_token_id], 5.0)
+    inputs = training_inputs(tiny_processor(config))
+    with torch.no_grad():
+        outputs = model.to(dtype)(**inputs)
+    assert outputs.logits[..., 600].float().exp().max() == 0
+    smoother = LabelSmoother(epsilon=0.1)
+    own = {"logits": outputs.logits[..., :600]}
+    smoothed, expected = (smoother(x, inputs["labels"], shift_labels=True) for x in (outputs, own))
+    assert (smoothed - expected).abs() < 2  # 0.1 * 1e4 / 601: no gradient comes from it
+
+
+def test_trainer_sees_tokens_and_logits():
+    assert SalmonnForConditionalGeneration.main_input_name == "input_ids"
+    assert "audio_hidden_states" in tiny_config().keys_to_ignore_at_inference
+    assert "SalmonnForConditionalGeneration" in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()  # labels are shifted
+
+
 def corrupt(inputs, **changes):
     return {name: tensor for name, tensor in {**inputs, **changes}.items() if tensor is not None}
 
@@ -310,6 +442,7 @@ def test_bad_inputs_are_refused():
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = dict(ask(processor, CONVERSATIONS[1]))
     features, mask = inputs["input_features"], inputs["input_features_mask"]
+    del inputs["segment_ids"]
     for changes, message in (
         ({"input_features": features[:1], "input_features_mask": mask[:1]}, "176 placeholders for 88 audio tokens"),
         ({"input_features": features[[0, 1, 1]], "input_features_mask": mask[[0, 1, 1]]}, "176 placeholders for 264"),
@@ -319,8 +452,14 @@ def test_bad_inputs_are_refused():
         ({"input_features": features[..., :2000]}, "3000 frames, got 2000"),
         ({"input_features_mask": mask[:1]}, r"`input_features_mask` must have shape .*\(2, 3000\)"),
         ({"input_features_mask": torch.zeros_like(mask)}, "`input_features_mask` must mark real frames"),
+        ({"input_features_mask": 2 * mask}, "`input_features_mask` must hold 0 and 1, got 2"),
+        ({"segment_ids": torch.zeros(3)}, r"`segment_ids` must have shape .*\(2,\)"),
+        ({"input_features": features * torch.nan}, "`input_features` must be finite"),
+        ({"audio_embeds": torch.zeros(176, 31), "input_features": None}, "width of 32, got 31"),
         ({"audio_embeds": torch.zeros(176, 32)}, "At most one of `input_features` and `audio_embeds`"),
         ({"input_ids": None}, "Exactly one of `input_ids` and `inputs_embeds`"),
     ):
         with pytest.raises(ValueError, match=message):
             model(**corrupt(inputs, **changes))
+    with pytest.raises(TypeError, match="`input_features` must be a tensor, got list"):
+        model(**corrupt(inputs, input_features=features.tolist()))

@@ -14,9 +14,12 @@ import torch
 from accelerate import PartialState, debug_launcher
 from tiny_evaluation import SENTENCES, HearingModel, make_task, write_manifest, write_task
 
+from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import load_examples
 from evaluation_salmonn.models import ChatModel, load_model
 from evaluation_salmonn.predictions import Journal, make_row, read_journals, read_predictions
+from evaluation_salmonn.report import score_rows, to_markdown
+from evaluation_salmonn.run_files import read_results
 from evaluation_salmonn.runner import evaluate, make_batches
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 
@@ -268,7 +271,7 @@ def test_nothing_is_loaded_or_generated_before_all_is_checked(data, tmp_path):
 
     broken = write_manifest(tmp_path / "broken")
     broken.write_text(broken.read_text().replace("2.wav", "lost.wav"))
-    with pytest.raises(ValueError, match=r"lost\.wav does not exist"):
+    with pytest.raises(ValueError, match=r"`audio` lost\.wav: there is no such file"):
         run(data | {"data": {"tiny": broken}}, tmp_path / "run", load)
     with pytest.raises(ValueError, match="got 'unknown_task'"):
         run(data | {"tasks": ["unknown_task"]}, tmp_path / "run", load)
@@ -282,6 +285,51 @@ def test_nothing_is_loaded_or_generated_before_all_is_checked(data, tmp_path):
     with pytest.raises(ValueError, match="not this task"):
         run(data, tmp_path / "run", Refusing())
     assert not (tmp_path / "run").exists()
+
+
+def test_tasks_without_data_are_skipped_if_asked(data, tmp_path):
+    tasks = [*data["tasks"], write_task(tmp_path, name="absent", dataset={"note": "Ask for it."})]
+    absent_hub = write_task(tmp_path, name="absent_hub", dataset={"path": str(tmp_path / "no_such_set")})
+    with pytest.raises(ValueError, match="'absent' has no public dataset.*Ask for it.*`skip_missing`"):
+        run(data, tmp_path / "run", tasks=tasks)
+    results = run(data, tmp_path / "run", tasks=[*tasks, absent_hub], skip_missing=True)
+    assert list(results["tasks"]) == ["tiny"] and "Ask for it." in results["skipped"]["absent"]
+    assert "cannot be loaded" in results["skipped"]["absent_hub"]
+    markdown = to_markdown(results, score_rows(results))
+    assert "- absent: Task 'absent' has no public dataset" in markdown
+    with pytest.raises(ValueError, match="at least one task that has data here, got \\['absent'\\]"):
+        run(data, tmp_path / "other", tasks=tasks[1:], skip_missing=True)
+
+
+def test_bad_rows_of_all_tasks_are_reported_at_once(data, tmp_path):
+    other = write_manifest(tmp_path / "more")
+    for path in (data["data"]["tiny"], other):
+        path.write_text(path.read_text().replace("a dog barks", " "))
+    data = data | {"tasks": [*data["tasks"], write_task(tmp_path, name="more")]}
+    with pytest.raises(ManifestError) as error:
+        run(data | {"data": {**data["data"], "more": other}}, tmp_path / "run")
+    assert [problem.file for problem in error.value.problems] == [str(data["data"]["tiny"]), str(other)]
+
+
+def test_damaged_files_of_a_run_are_named(data, tmp_path):
+    run(data, tmp_path / "run")
+    for name in ("run.json", "results.json"):
+        (tmp_path / "run" / name).write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        run(data, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"results\.json is damaged"):
+        read_results(tmp_path / "run")
+    with pytest.raises(ValueError, match="`bootstrap_samples` must be at least 0, got -1"):
+        run(data | {"bootstrap_samples": -1}, tmp_path / "other")
+
+
+def test_an_adapter_for_a_model_that_has_one_is_refused(tmp_path):
+    config = tiny_config()
+    with_adapter(tiny_model(config)).save_pretrained(tmp_path / "model")
+    tiny_processor(config).save_pretrained(tmp_path / "model")
+    with_adapter(tiny_model(config), seed=5).save_pretrained(tmp_path / "adapter", adapter_only=True)
+    with pytest.raises(ValueError, match="`adapter` .*adapter is for a model without one, but .*model comes with an"):
+        load_model(tmp_path / "model", adapter=tmp_path / "adapter", device="cpu")
 
 
 def test_model_without_audio_is_refused(tmp_path):

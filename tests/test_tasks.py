@@ -12,6 +12,7 @@ from tiny_evaluation import SENTENCES, make_task, write_manifest
 
 from data_salmonn.audio import measure_audio, read_audio
 from data_salmonn.manifests import ManifestError
+from data_salmonn.prompts import PromptBank
 from evaluation_salmonn.data import concatenate, data_digest, load_examples
 from evaluation_salmonn.judge import load_prompt
 from evaluation_salmonn.metrics import load_metric
@@ -67,6 +68,35 @@ def test_unknown_tasks_and_bad_files(tmp_path):
         make_task(metrics=[{"name": "wer", "metric": "wer", "higher_is_better": False, "references": "transcript"}])
     with pytest.raises(ValueError, match="does not fit"):
         make_task(metrics=[{"metric": "wer"}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": "What is {0.__class__}?"}, "roles of `columns` alone in braces"),
+        ({"prompt": "What {colour}?"}, "roles of `columns` alone in braces"),
+        ({"prompt": "What {id"}, "cannot be filled"),
+        ({"name": "../escape"}, "must be letters, digits"),
+        ({"prompt_source": "paper"}, "must be 'own', 'row' or 'bank:TASK', got 'paper'"),
+        ({"prompt_source": "row"}, "must be one role for the source 'row'"),
+        ({"prompt_source": "bank:asr"}, "must be 'Transcribe the speech.', that of 'bank:asr', got 'What is said"),
+        ({"prompt_source": "bank:dance"}, "'dance' is not in the prompt bank"),
+    ],
+)
+def test_prompts_and_names_that_cannot_be_used(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(**changes)
+
+
+def test_every_task_says_whose_prompt_it_asks():
+    """A phrasing of the prompt bank is named as such, and published values say what is known of theirs."""
+    phrasings = {task.test for task in PromptBank.load().tasks.values()}
+    for task in map(load_task, list_tasks()):
+        if task.prompt_source == "own":
+            assert task.prompt not in phrasings, task.name
+        for value in task.published:
+            if value.model.startswith("SALMONN"):
+                assert "prompts/test_prompt.json of the released code" in value.prompt
 
 
 def test_every_change_of_a_task_changes_its_digest():
@@ -181,7 +211,7 @@ def test_bad_data_is_refused_with_its_place(tmp_path):
     assert [(problem.row, problem.reason) for problem in error.value.problems] == [
         (2, "`reference` is empty"),
         (3, "`reference` must be text, got {'a': 1} (dict)"),
-        (4, f"`audio` {tmp_path / 'lost.wav'}: there is no such file"),
+        (4, "`audio` lost.wav: there is no such file"),
         (5, "`audio`: there is none"),
     ]
     (tmp_path / "0.wav").write_text("no audio")

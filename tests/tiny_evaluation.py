@@ -52,7 +52,18 @@ def write_task(folder: Path, **changes) -> Path:
         "metrics": [vars(entry) for entry in task.metrics],
         "published": [vars(entry) for entry in task.published],
     }
-    keys = ("name", "version", "level", "description", "kind", "prompt", "generation", "dataset", "judges")
+    keys = (
+        "name",
+        "version",
+        "level",
+        "description",
+        "kind",
+        "prompt",
+        "prompt_source",
+        "generation",
+        "dataset",
+        "judges",
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{task.name}.json"
     path.write_text(json.dumps(values | {key: getattr(task, key) for key in keys}))

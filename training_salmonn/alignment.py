@@ -111,6 +111,7 @@ class AlignmentModel(nn.Module):
         input_features: torch.Tensor,
         labels: torch.Tensor,
         input_features_mask: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | None = None,
         **kwargs,
     ) -> dict[str, torch.Tensor]:
@@ -126,8 +127,9 @@ class AlignmentModel(nn.Module):
         Returns:
             `loss`; `log_probs` `(batch_size, longest, classes + 1)`; `lengths` `(batch_size,)` of these.
         """
-        embeds = self.salmonn.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
-        lengths = self.salmonn._count_audio_tokens(input_features, input_features_mask)
+        segments = (input_features, input_features_mask, segment_ids)
+        embeds = self.salmonn.get_audio_features(*segments, return_dict=True).pooler_output
+        lengths = self.salmonn._count_audio_tokens(*segments)
         if len(lengths) != len(labels):
             raise ValueError(f"Alignment needs one clip for each answer, got {len(lengths)} for {len(labels)}.")
         # scored clip by clip and then padded with zeros, which the lengths leave out
@@ -253,8 +255,9 @@ def collect_tokens(processor, texts: Iterable[str], batch_size: int = 256) -> li
             [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
             for text in texts[first : first + batch_size]
         ]
-        rendered = processor.apply_chat_template(conversations, tokenize=False)
         # through the processor, so that they are the very tokens of the labels
-        labels = processor(text=rendered, output_labels=True)["labels"]
-        found.update(torch.as_tensor(labels).flatten().tolist())
+        inputs = processor.apply_chat_template(
+            conversations, tokenize=True, return_dict=True, processor_kwargs={"output_labels": True}
+        )
+        found.update(torch.as_tensor(inputs["labels"]).flatten().tolist())
     return sorted(found - {-100, processor.tokenizer.eos_token_id})

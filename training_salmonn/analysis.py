@@ -50,7 +50,7 @@ def perplexity(model, processor, dataset, instructions: dict[str, str | None]) -
                 return_tensors="pt",
                 processor_kwargs={"output_labels": True},
             ).to(model.device)
-            features = {key: inputs.pop(key) for key in ("input_features", "input_features_mask")}
+            features = {key: inputs.pop(key) for key in ("input_features", "input_features_mask", "segment_ids")}
             if audio_embeds is None:  # what is heard does not depend on what is asked
                 audio_embeds = model.get_audio_features(**features, return_dict=True).pooler_output
             loss = model(**inputs, audio_embeds=audio_embeds).loss.item()

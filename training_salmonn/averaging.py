@@ -9,13 +9,17 @@ lies one that is better than both (arXiv 2109.01903). How far to go is chosen on
 import shutil
 from pathlib import Path
 
+import torch
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 
-from adapter_salmonn import find_different_parameters
+from adapter_salmonn import find_other_weights, read_adapter
+
+
+OLD_RECORD = "base_fingerprint"  # a tensor that once said which base weights an adapter belongs to
 
 
 # Of an adapter and of the processor that training saves beside it.
@@ -52,16 +56,16 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
             )
     files = [Path(folder, SAFETENSORS_WEIGHTS_NAME) for folder in (first, second)]
     tensors, added = map(load_file, files)
-    shapes, other_shapes = ({name: t.shape for name, t in part.items()} for part in (tensors, added))
+    shapes, other_shapes = (
+        {name: tensor.shape for name, tensor in part.items() if not name.endswith(OLD_RECORD)}
+        for part in (tensors, added)
+    )
     if shapes != other_shapes:
         different = sorted(set(shapes.items()) ^ set(other_shapes.items()))
         raise ValueError(f"`second` must have the tensors of `first`, but they differ in {different[0][0]}.")
-    for name, tensor in tensors.items():
-        if name.endswith("base_fingerprint"):
-            if find_different_parameters(tensor.float(), added[name].float()).any():
-                raise ValueError(f"`second` must be of the model of `first`, but {name} differs.")
-        else:
-            tensors[name] = tensor.float().lerp(added[name].float(), weight).to(tensor.dtype)
+    check_same_base(first, second)
+    for name in shapes:
+        tensors[name] = tensors[name].float().lerp(added[name].float(), weight).to(tensors[name].dtype)
     with safe_open(files[0], framework="pt") as file:
         metadata = file.metadata()
     Path(output).mkdir(parents=True, exist_ok=True)
@@ -70,6 +74,20 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
             shutil.copy(file, output)
     save_file(tensors, Path(output, SAFETENSORS_WEIGHTS_NAME), metadata=metadata)
     return Path(output)
+
+
+def check_same_base(first: str | Path, second: str | Path) -> None:
+    """Raises `ValueError` if two adapters say that they belong to different base weights."""
+    records = [read_adapter(str(folder))[1] for folder in (first, second)]
+    if isinstance(records[0], torch.Tensor) and isinstance(records[1], torch.Tensor):
+        records = [{str(number): row for number, row in enumerate(record.tolist())} for record in records]
+    elif any(isinstance(record, torch.Tensor) for record in records):
+        return  # an old one knows no names
+    other = find_other_weights(records[0], {name: torch.tensor(values) for name, values in records[1].items()})
+    if other:
+        raise ValueError(
+            f"`second` must be of the model of `first`, but {len(other)} base weights differ: {other[0]}."
+        )
 
 
 def check_average(output: str | Path, weight: float) -> None:

@@ -18,16 +18,19 @@ model has a fixed length, Whisper gives 1500 frames of 2.6 kB for every segment.
 import copy
 import json
 import logging
-import os
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 import xxhash
 from filelock import FileLock
 from torch import nn
@@ -35,6 +38,7 @@ from tqdm.auto import tqdm
 from transformers.feature_extraction_utils import BatchFeature
 
 from data_salmonn.audio import SAMPLING_RATE, read_audio
+from data_salmonn.files import whole_file, write_json
 from feature_extraction_beats import validate_waveforms
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from training_salmonn.frozen_encoders import (
@@ -50,6 +54,7 @@ from training_salmonn.frozen_encoders import (
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "encoders.json"
+LONGEST_WAIT = timedelta(days=30)  # for the slowest process
 PART_BYTES = 2**30  # of one Arrow file: an interrupted run loses at most so much
 _SCHEMA = pa.schema(
     [("key", pa.string()), ("num_frames", pa.int32()), ("speech", pa.large_binary()), ("beats", pa.large_binary())]
@@ -117,28 +122,33 @@ class FeatureCache:
         """
         Encodes what is missing, and returns how many segments that were.
 
-        What is done stays done: only a process that is killed loses the file that it was writing (1 GB at most). Several
-        processes may call this on one folder; one works while the others wait.
+        What is done stays done: only a process that is killed loses the file that it was writing (1 GB at most). Processes
+        of one distributed run share the work, however long it takes, and each returns what all of them did; the folder
+        must be one that all of them see.
 
         Args:
             clips (`Iterable`):
-                Cells of the column `audio` of a data set, in any form that [`read_audio`] takes.
+                Cells of the column `audio` of a data set, in any form that [`read_audio`] takes; the same, in the same
+                order, in all processes.
         """
         if self._model is None:
             raise ValueError(
                 "`build` needs the model, which this copy of the cache, made for a worker, does not have."
             )
         check_frozen(self._model)
-        total = len(clips) if hasattr(clips, "__len__") else None
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             self._check_description()  # once more: the model may have been moved, and must not have been changed
             self._write_description()
-            self._find_parts()
-            before = len(self)
-            missing = self._find_missing(tqdm(clips, total=total, desc="Encoding clips", unit="clip"))
+        self._find_parts()
+        before = len(self)
+        with shared_work(f"the cache in {self.folder}") as (rank, num_processes):
+            total = len(clips) if hasattr(clips, "__len__") else None
+            progress = tqdm(clips, total=total, desc="Encoding clips", unit="clip", disable=rank > 0)
+            missing = self._find_missing(islice(progress, rank, None, num_processes))
             while self._write_part(missing):
                 self._find_parts()
+        self._find_parts()
         logger.info("%d segments encoded, %d in %s", len(self) - before, len(self), self.folder)
         return len(self) - before
 
@@ -196,9 +206,7 @@ class FeatureCache:
         """Makes the folder that of these encoders."""
         file = self.folder / DESCRIPTION
         if not file.exists():
-            unfinished = file.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(self.description, indent=2, sort_keys=True), encoding="utf-8")
-            os.replace(unfinished, file)
+            write_json(file, self.description)
 
     def _find_parts(self) -> None:
         """Reads where segments lie in files that are not known yet."""
@@ -240,25 +248,26 @@ class FeatureCache:
         segment = next(segments, None)
         if segment is None:
             return False
-        number = len(list(self.folder.glob("part-*.arrow")))
-        unfinished = self.folder / ".part.unfinished"
         states = self._encode(segment)
         schema = _SCHEMA.with_metadata(
             {f"{name}_dtype": _dtype_name(part) for name, part in zip(("speech", "beats"), states)}
         )
-        size = 0
-        try:
+        size, failure = 0, None
+        # other processes write theirs meanwhile
+        with whole_file(self.folder / f"part-{uuid.uuid4().hex}.arrow") as unfinished:
             with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                while segment is not None:
-                    row = [segment_key(segment), states[2], _to_bytes(states[0]), _to_bytes(states[1])]
-                    arrays = [pa.array([value], field.type) for value, field in zip(row, schema)]
-                    writer.write_batch(pa.record_batch(arrays, schema))
-                    size += sum(array.nbytes for array in arrays)
-                    segment = next(segments, None) if size < PART_BYTES else None
-                    states = states if segment is None else self._encode(segment)
-        finally:
-            if size:  # closed by now, and so whole, also where a clip could not be read or a key was pressed
-                os.replace(unfinished, self.folder / f"part-{number:05d}.arrow")
+                try:
+                    while segment is not None:
+                        row = [segment_key(segment), states[2], _to_bytes(states[0]), _to_bytes(states[1])]
+                        arrays = [pa.array([value], field.type) for value, field in zip(row, schema)]
+                        writer.write_batch(pa.record_batch(arrays, schema))
+                        size += sum(array.nbytes for array in arrays)
+                        segment = next(segments, None) if size < PART_BYTES else None
+                        states = states if segment is None else self._encode(segment)
+                except BaseException as error:  # a clip that cannot be read, or a key that was pressed
+                    failure = error
+        if failure is not None:  # what was encoded before is kept
+            raise failure
         return True
 
     def _encode(self, segment: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, int]:
@@ -274,10 +283,37 @@ class FeatureCache:
         return speech, beats, int(is_real.sum())
 
 
+@contextmanager
+def shared_work(what: str) -> Iterator[tuple[int, int]]:
+    """
+    Gives this process's rank and the number of processes of a distributed run, and ends once all of them have done their
+    share, however long that takes: a barrier of the run's own gives up after `ddp_timeout`, which is half an hour.
+
+    What goes wrong in one process is raised in all of them.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        yield 0, 1
+        return
+    group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    failure = None
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    except Exception as error:  # raised below, once the others know
+        failure = error
+    failures: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(failures, None if failure is None else str(failure), group=group)
+    dist.destroy_process_group(group)
+    if failure is not None:
+        raise failure
+    for rank, reason in enumerate(failures):
+        if reason is not None:
+            raise ValueError(f"Process {rank} could not do its share of {what}: {reason}")
+
+
 class CachedFeatureExtractor(SalmonnFeatureExtractor):
     """
     A feature extractor that returns what the encoders made of clips, from a [`FeatureCache`]: `input_features` of shape
-    `(segments, encoder_width, frames)` for a model with [`freeze_encoders`], and the usual `input_features_mask`.
+    `(segments, encoder_width, frames)` for a model with [`freeze_encoders`], and the usual `input_features_mask` and `segment_ids`.
     """
 
     is_cached = True
@@ -299,17 +335,22 @@ class CachedFeatureExtractor(SalmonnFeatureExtractor):
         """
         if sampling_rate != self.sampling_rate:
             raise ValueError(f"`sampling_rate` must be {self.sampling_rate}, got {sampling_rate}.")
-        states, real_frames, numbers = [], [], []
+        states, real_frames, places = [], [], []
         for clip in validate_waveforms("raw_speech", raw_speech):
-            for number, segment in enumerate(self.cache._split(clip), start=1):
+            for place, segment in enumerate(self.cache._split(clip)):
                 speech, beats, num_frames = self.cache.read(segment)
                 states.append((speech, beats))
                 real_frames.append(num_frames)
-                numbers.append(number)
+                places.append(place)
         frames = max(len(speech) for speech, _ in states)
         is_real = torch.arange(2 * frames) < torch.tensor(real_frames)[:, None]
-        mask = is_real * torch.tensor(numbers)[:, None]
-        return BatchFeature({"input_features": pack_states(states, frames), "input_features_mask": mask})
+        return BatchFeature(
+            {
+                "input_features": pack_states(states, frames),
+                "input_features_mask": is_real.long(),
+                "segment_ids": torch.tensor(places),
+            }
+        )
 
 
 def segment_key(segment: np.ndarray) -> str:

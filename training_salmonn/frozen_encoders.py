@@ -4,9 +4,6 @@ A SALMONN on frozen encoders: each segment is encoded alone, once and without gr
 what its encoders gave. Features are cut before the first trained part, the layer norms.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -21,21 +18,27 @@ class FrozenEncodersMixin:
     `input_features_mask`, which comes with both.
     """
 
-    def _check_features(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None):
+    def _check_features(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None = None,
+    ):
         if not _are_states(input_features, input_features_mask):
-            return super()._check_features(input_features, input_features_mask)
+            return super()._check_features(input_features, input_features_mask, segment_ids)
         width = self.config.encoder_width
         if input_features.shape[1] != width:
             raise ValueError(
                 f"`input_features` from a cache must have the {width} rows of the encoders, got "
                 f"{input_features.shape[1]}: the cache belongs to another model."
             )
+        self._check_segments(len(input_features), 2 * input_features.shape[-1], input_features_mask, segment_ids)
 
-    def _encode(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs):
+    def _encode(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, segment_ids, **kwargs):
         check_frozen(self)
         if input_features_mask is None:
             input_features_mask = self._find_real_frames(input_features, None).long()
-        return super()._encode(input_features, input_features_mask, **kwargs)
+        return super()._encode(input_features, input_features_mask, segment_ids, **kwargs)
 
     def _run_encoders(
         self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
@@ -79,8 +82,7 @@ def freeze_encoders(model: nn.Module) -> nn.Module:
         # saved code and configurations name the class and its module: both stay those of the model
         names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
         salmonn.__class__ = type(original.__name__, (FrozenEncodersMixin, original), names)
-    for encoder in encoders_of(salmonn).values():
-        encoder.requires_grad_(False)
+    salmonn.freeze_encoders()
     return model
 
 
@@ -109,25 +111,12 @@ def encoders_of(salmonn: nn.Module) -> dict[str, nn.Module]:
     return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
 
-@contextmanager
-def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Dropout and dropped layers would make every computation another one."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.train()
-
-
 @torch.no_grad()
 def encode_segments(
     salmonn: nn.Module, input_features: torch.Tensor, is_real: torch.BoolTensor
 ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """
-    Runs the encoders on each segment alone.
+    Runs the encoders, which are frozen, on each segment alone.
 
     Args:
         salmonn (`SalmonnModel`): The model.
@@ -139,10 +128,9 @@ def encode_segments(
         length, and BEATs' `(tokens, d_beats)`, or `None` without BEATs.
     """
     outputs = []
-    with _in_eval_mode(encoders_of(salmonn).values()):
-        for features, real, length in zip(input_features, is_real, salmonn._count_frames(is_real).tolist()):
-            features, real = features[None, :, : 2 * length], real[None, : 2 * length]
-            outputs.append((_run_speech_encoder(salmonn, features), _run_beats(salmonn, features, real)))
+    for features, real, length in zip(input_features, is_real, salmonn._count_frames(is_real).tolist()):
+        features, real = features[None, :, : 2 * length], real[None, : 2 * length]
+        outputs.append((_run_speech_encoder(salmonn, features), _run_beats(salmonn, features, real)))
     return outputs
 
 

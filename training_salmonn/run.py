@@ -130,11 +130,8 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"{data.concatenate_probability}."
         )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
-    with PartialState().main_process_first():
-        cache = FeatureCache(
-            data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype
-        )
-        cache.build(dataset["audio"])
+    cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
+    cache.build(dataset["audio"])
     return cache.cached_processor(processor)
 
 

@@ -13,16 +13,15 @@ Every stage of the papers trains the same kind of parts, always beside frozen en
 All of them write the same adapter, so each can go on from each other one.
 """
 
-import copy
 import logging
-from pathlib import Path
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from adapter_salmonn import load_adapter_weights
 
 # Importing it tells Transformers' Auto classes about SALMONN.
 from conversion_salmonn.loading import load_with_adapter
@@ -98,20 +97,6 @@ def set_up_adapter(model, stage: StageArguments) -> None:
             f"`lora_r` and `lora_alpha` must be those of the adapter, {rank} and {alpha}, got {stage.lora_r} and "
             f"{stage.lora_alpha}."
         )
-
-
-def load_adapter_weights(model, folder: str | Path) -> None:
-    """
-    Puts saved weights into the adapter that `model` has. Raises a `ValueError` if some are missing or left over, or if
-    they belong to other base weights.
-    """
-    prefix = "base_model.model."
-    weights = {name.removeprefix(prefix): tensor for name, tensor in load_peft_weights(str(folder), "cpu").items()}
-    found = set_peft_model_state_dict(model, copy.copy(weights), adapter_name=model.active_adapters()[0])
-    expected = set(model.get_adapter_state_dict(model.active_adapters()[0]))
-    if found.unexpected_keys or expected != set(weights):
-        different = sorted(expected ^ set(weights)) or found.unexpected_keys
-        raise ValueError(f"`adapter` {folder} must fit the model, {len(different)} tensors do not: {different[:3]}.")
 
 
 def freeze(model: nn.Module, trained: list[str]) -> int:

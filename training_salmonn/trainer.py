@@ -82,8 +82,6 @@ class SalmonnTrainer(Trainer):
         self.processor = processor
         self._trained_modules = find_trained_modules(self.model)
         self.eval_collator = None if eval_collator is None else IdentifiedCollator(eval_collator)
-        # sharded weights cannot be read any more when the adapter is saved
-        self._base_fingerprint = self.adapted_model.base_model.compute_base_fingerprint()
         self._sample_ids: list[str] = []
         self._is_staging = False
         if self.is_world_process_zero():
@@ -189,11 +187,6 @@ class SalmonnTrainer(Trainer):
         """Saves the trained part only: an ordinary PEFT folder."""
         if not self.args.should_save:
             return
-        if state_dict is not None:
-            state_dict = {
-                name: self._base_fingerprint if name.endswith("base_fingerprint") else tensor
-                for name, tensor in state_dict.items()
-            }
         self.adapted_model.save_pretrained(
             output_dir or self.args.output_dir, adapter_only=True, state_dict=state_dict
         )
@@ -260,6 +253,7 @@ class SalmonnTrainer(Trainer):
             attention_mask=attention_mask,
             input_features=inputs.get("input_features"),
             input_features_mask=inputs.get("input_features_mask"),
+            segment_ids=inputs.get("segment_ids"),
             max_new_tokens=self.args.generation_max_new_tokens,
             num_beams=self.args.generation_num_beams,
             do_sample=False,

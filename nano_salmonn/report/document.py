@@ -15,7 +15,7 @@ from nano_salmonn.report.training import (
     stages_section,
     sweep_section,
 )
-from nano_salmonn.report.writing import Section, table
+from nano_salmonn.report.writing import Section, shell_block, table
 
 
 DOCUMENT = "nano.md"
@@ -81,7 +81,7 @@ def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
         paragraphs += ["## Not measured", "\n".join(f"- {line}" for line in missing)]
     paragraphs += [
         "## This page",
-        "```bash\nmake report RUNS=FOLDER_OF_THE_RUNS\n```",
+        shell_block("make report RUNS=FOLDER_OF_THE_RUNS", "needs the folder of the runs"),
         "Every number above is read from the files of the runs, every verdict is computed by the rule beside it.",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -110,7 +110,7 @@ def _other_commands(runs: Runs) -> list[str]:
     }
     if not others:
         return []
-    return ["## What was run before", "```bash\n" + "\n".join(f"# {k}\n{v}" for k, v in others.items()) + "\n```"]
+    return ["## What was run before", shell_block("\n".join(f"# {k}\n{v}" for k, v in others.items()))]
 
 
 def _anchor(title: str) -> str:

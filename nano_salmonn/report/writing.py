@@ -45,8 +45,13 @@ def commands(runs: Runs, folders: Iterable[str]) -> list[str]:
     recorded = {folder: runs.command(folder) for folder in folders}
     blocks = [f"# {folder}\n{command}" for folder, command in recorded.items() if command is not None]
     unknown = [f"`{folder}`" for folder, command in recorded.items() if command is None]
-    paragraphs = ["```bash\n" + "\n".join(blocks) + "\n```"] if blocks else []
+    paragraphs = [shell_block("\n".join(blocks))] if blocks else []
     return paragraphs + ([f"The command is not recorded of {', '.join(unknown)}."] if unknown else [])
+
+
+def shell_block(commands: str, reason: str = "needs the made clips, and hours") -> str:
+    """Commands to read: the tests, which run the blocks of all pages, are told why not these."""
+    return f"<!-- not run: {reason} -->\n```bash\n{commands}\n```"
 
 
 def settings(evaluations: Iterable[Evaluation]) -> str:

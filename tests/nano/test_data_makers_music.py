@@ -12,6 +12,9 @@ import soundfile
 
 from nano_salmonn.data_makers import music, soundfont
 from nano_salmonn.data_makers.clips import read_clips
+from nano_salmonn.data_makers.music_facts import INSTRUMENTS, SCALES, STYLES, TEMPOS
+from nano_salmonn.data_makers.music_notes import compose
+from nano_salmonn.data_makers.music_words import CAPTIONS
 from nano_salmonn.data_makers.soundfont import DRUM_KIT, Note
 
 
@@ -49,17 +52,17 @@ def test_facts_are_balanced_and_complete():
     assert {tuple(row) for row in ROWS} == {
         ("id", "seed", "split", "kind", "instruments", "tempo", "mode", "style", "caption", "questions")
     }
-    assert {label for row in ROWS for label in row["instruments"]} == set(music.INSTRUMENTS)
-    assert {row["style"] for row in ROWS} == set(music.STYLES)
-    for name, values in (("tempo", music.TEMPOS), ("mode", music.SCALES)):
+    assert {label for row in ROWS for label in row["instruments"]} == set(INSTRUMENTS)
+    assert {row["style"] for row in ROWS} == set(STYLES)
+    for name, values in (("tempo", TEMPOS), ("mode", SCALES)):
         counts = [sum(row[name] == value for row in ROWS) for value in values]
         assert min(counts) > 0.8 * len(ROWS) / len(values), (name, counts)
     assert 0.3 < sum(len(row["instruments"]) == 2 for row in ROWS) / len(ROWS) < 0.5
 
 
 def test_no_label_is_found_inside_another():
-    for label in music.INSTRUMENTS:
-        assert [other for other in music.INSTRUMENTS if re.search(rf"\b{label}\b", other)] == [label]
+    for label in INSTRUMENTS:
+        assert [other for other in INSTRUMENTS if re.search(rf"\b{label}\b", other)] == [label]
 
 
 def test_two_instruments_differ_and_drums_never_play_alone():
@@ -72,9 +75,7 @@ def test_captions_hold_every_fact_in_good_english():
     for row in ROWS:
         caption = row["caption"]
         found = {
-            label
-            for label in (*music.INSTRUMENTS, *music.TEMPOS, *music.SCALES)
-            if re.search(rf"\b{label}\b", caption, re.IGNORECASE)
+            label for label in (*INSTRUMENTS, *TEMPOS, *SCALES) if re.search(rf"\b{label}\b", caption, re.IGNORECASE)
         }
         assert found == {*row["instruments"], row["tempo"], row["mode"]}, caption
         assert re.fullmatch(r"[A-Z][^{}]*\.", caption), caption
@@ -83,22 +84,20 @@ def test_captions_hold_every_fact_in_good_english():
 
 
 def test_captions_have_many_phrasings():
-    hidden = "|".join([*music.INSTRUMENTS, *music.TEMPOS, *music.SCALES, *music.STYLES, "an?", "plays?", "and"])
+    hidden = "|".join([*INSTRUMENTS, *TEMPOS, *SCALES, *STYLES, "an?", "plays?", "and"])
     phrasings = {re.sub(rf"\b({hidden})\b", "", row["caption"].lower()).replace(" ", "") for row in ROWS}
-    assert len(phrasings) >= len(music.CAPTIONS)
+    assert len(phrasings) >= len(CAPTIONS)
 
 
 def test_questions_are_answered_with_the_facts():
     answers = {"yes": 0, "no": 0}
     for row in ROWS:
         played, tempo, mode, presence = row["questions"]
-        phrases = [music.INSTRUMENTS[label].phrase for label in row["instruments"]]
+        phrases = [INSTRUMENTS[label].phrase for label in row["instruments"]]
         assert played["answer"].lower() == " and ".join(phrases) + "."
         assert tempo["answer"].lower() == row["tempo"] + "."
         assert mode["answer"].lower() == row["mode"] + "."
-        asked = [
-            name for name, instrument in music.INSTRUMENTS.items() if f" {instrument.phrase} " in presence["question"]
-        ]
+        asked = [name for name, instrument in INSTRUMENTS.items() if f" {instrument.phrase} " in presence["question"]]
         assert len(asked) == 1
         expected = "yes" if asked[0] in row["instruments"] else "no"
         assert presence["answer"].lower() == expected + "."
@@ -111,10 +110,10 @@ def test_questions_are_answered_with_the_facts():
 
 def test_notes_belong_to_one_key_of_the_mode():
     for row in ROWS:
-        steps = music.SCALES[row["mode"]]
+        steps = SCALES[row["mode"]]
         keys = {
             note.key % 12
-            for label, notes in zip(row["instruments"], music.compose(row))
+            for label, notes in zip(row["instruments"], compose(row))
             for note in notes
             if label != "drums"
         }
@@ -124,23 +123,23 @@ def test_notes_belong_to_one_key_of_the_mode():
 @pytest.mark.parametrize("style", ["waltz", "march", "ballad", "riff"])
 def test_tunes_and_riffs_open_with_the_third_of_the_mode(style):
     for row in rows_of(style):
-        first, second = [note.key for note in music.compose(row)[0][:2]]
+        first, second = [note.key for note in compose(row)[0][:2]]
         assert abs(first - second) == {"major": 4, "minor": 3}[row["mode"]]
 
 
 @pytest.mark.parametrize("style", ["arpeggio", "scale run"])
 def test_the_tempo_is_heard_in_even_notes(style):
     for row in rows_of(style):
-        melody = music.compose(row)[0]
+        melody = compose(row)[0]
         gaps = np.diff(onsets(melody))
-        slowest, fastest = music.TEMPOS[row["tempo"]]
+        slowest, fastest = TEMPOS[row["tempo"]]
         assert np.allclose(gaps, gaps[0], atol=1e-5)
         assert slowest <= 60 / (2 * gaps[0]) <= fastest
 
 
 def test_a_waltz_goes_oom_pah_pah():
     row = next(row for row in rows_of("waltz") if len(row["instruments"]) == 2 and row["instruments"][1] == "piano")
-    accompaniment = music.compose(row)[1]
+    accompaniment = compose(row)[1]
     sizes = [sum(round(note.start, 6) == time for note in accompaniment) for time in onsets(accompaniment)]
     assert sizes[:6] == [1, 3, 3, 1, 3, 3]
 
@@ -148,30 +147,30 @@ def test_a_waltz_goes_oom_pah_pah():
 def test_a_ballad_is_never_fast_and_its_chords_last():
     assert {row["tempo"] for row in rows_of("ballad")} == {"slow", "medium"}
     row = next(row for row in rows_of("ballad") if row["instruments"][-1] == "organ" and len(row["instruments"]) == 2)
-    chords = music.compose(row)[1]
+    chords = compose(row)[1]
     assert np.allclose([note.seconds for note in chords], np.diff(onsets(chords))[0], atol=1e-5)
 
 
 def test_a_scale_run_goes_by_single_steps_and_an_arpeggio_by_leaps():
     for row in rows_of("scale run"):
-        if music.INSTRUMENTS[row["instruments"][0]].role == "line":
-            assert set(np.abs(np.diff([note.key for note in music.compose(row)[0]]))) <= {1, 2, 3}
+        if INSTRUMENTS[row["instruments"][0]].role == "line":
+            assert set(np.abs(np.diff([note.key for note in compose(row)[0]]))) <= {1, 2, 3}
     for row in rows_of("arpeggio"):
-        if music.INSTRUMENTS[row["instruments"][0]].role == "line":
-            keys = [note.key for note in music.compose(row)[0]]
+        if INSTRUMENTS[row["instruments"][0]].role == "line":
+            keys = [note.key for note in compose(row)[0]]
             assert min(np.abs(np.diff(keys[:4]))) >= 3
 
 
 def test_keys_can_be_played():
     for row in ROWS:
-        for notes in music.compose(row):
+        for notes in compose(row):
             assert all(20 <= note.key <= 108 and 1 <= note.velocity <= 127 and note.seconds > 0.05 for note in notes)
 
 
 def test_an_instrument_that_plays_no_chords_plays_one_note_at_a_time():
     for row in ROWS:
-        for label, notes in zip(row["instruments"], music.compose(row)):
-            if music.INSTRUMENTS[label].role in ("line", "bass"):
+        for label, notes in zip(row["instruments"], compose(row)):
+            if INSTRUMENTS[label].role in ("line", "bass"):
                 assert all(a.start + a.seconds <= b.start + 1e-6 for a, b in zip(notes, notes[1:]))
 
 
@@ -192,7 +191,7 @@ def test_clips_are_made_of_the_plan_and_alike_again(sines, tmp_path):
 
 def test_splits_and_seeds_have_other_pieces(sines):
     def notes(split, seed):
-        return [music.compose(row) for row in music.plan_music(split, 5, seed)]
+        return [compose(row) for row in music.plan_music(split, 5, seed)]
 
     assert notes("train", 0) == notes("train", 0)
     for other in (notes("validation", 0), notes("test", 0), notes("train", 1)):
@@ -210,7 +209,7 @@ def test_only_training_clips_are_augmented(sines, monkeypatch):
 def test_the_accompaniment_is_heard_whatever_its_instrument_gives(sines, monkeypatch):
     row = next(row for row in music.plan_music("test", 50) if len(row["instruments"]) == 2)
     usual = music.render_piece(row)
-    program = music.INSTRUMENTS[row["instruments"][1]].program
+    program = INSTRUMENTS[row["instruments"][1]].program
     loud = {program: 30.0}
     monkeypatch.setattr(
         music, "play", lambda notes, program, *rest: play_sines(notes, program, *rest) * loud.get(program, 1)

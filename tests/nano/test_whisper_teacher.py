@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_beats_classifier import EXTRACTOR, NOTHING, TINY, make_split
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from data_salmonn.audio import read_audio
@@ -19,6 +18,7 @@ from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.beats_classifier import load_beats_recipe, make_targets, new_model, read_rows, train_beats
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, pad_fbanks
 from nano_salmonn.whisper_teacher import TeacherArguments, WhisperTeacher, teacher_loss
+from tiny_beats import EXTRACTOR, NOTHING, TINY, make_split
 
 
 LABELS = {"castanets": 0, "rain": 1, "speech": 2, "whistle": 3}
@@ -131,7 +131,7 @@ class TestTargets:
         arguments = CropArguments(**settings | {"join_probability": 0.5})
         crops = RandomCrops(fbanks, targets, targets.sum(1) == 1, EXTRACTOR, arguments, 10, teacher=teacher)
         items = [crops[number] for number in range(100)]
-        all_states = {row.tobytes() for row in teacher.patches(np.arange(len(teacher.states)).repeat(4), 4)[0]}
+        all_states, _ = teacher.patches(np.arange(len(teacher.states)).repeat(4), 4)
 
         unmixed = [item for item in items if item["labels"].sum() == (item["part_frames"] > 0).sum()]
         mixed = [item for item in items if item["labels"][0].sum() == 2 and item["part_frames"][1] == 0]
@@ -139,7 +139,9 @@ class TestTargets:
         known = [item for item in unmixed if item["teacher_mask"].all()]
         assert len(known) > 20
         for item in known:
-            assert {row.tobytes() for row in item["teacher_states"].reshape(-1, 8)} <= all_states
+            # Products of matrices of other shapes round differently: by 5e-7 here. No two states are closer than 0.1.
+            differences = np.abs(item["teacher_states"].reshape(-1, 1, 8) - all_states).max(axis=-1)
+            assert (differences.min(axis=1) < 1e-4).all()
         batch = pad_fbanks(items[:10])
         assert batch["teacher_states"].shape == (10, 2, 32)
         assert batch["teacher_mask"].shape == (10, 2)

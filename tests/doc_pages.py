@@ -1,0 +1,123 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Runs the shell and Python blocks of a Markdown page as a reader would, one after the other, in one folder.
+
+A block that cannot run here is marked on the line before: `<!-- not run: reason -->`. In its place the commands of
+`salmonn` in it are held against the command line's parser, so that it cannot grow old unseen.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli_salmonn.main import build_parser, main
+
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"<!-- not run:((?:(?!-->).)*)-->\n\Z", re.DOTALL)
+SHELL = "bash"
+LANGUAGES = (SHELL, "python")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: its language and text, the line it begins in, and why it is not run, if it is not."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    not_run: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def read_blocks(page: Path) -> list[Block]:
+    """The shell and Python blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    blocks = []
+    for found in FENCE.finditer(text):
+        if found[1] in LANGUAGES:
+            mark = MARK.search(text, 0, found.start())
+            line = text.count("\n", 0, found.start()) + 1
+            blocks.append(Block(page, line, found[1], found[2], mark and mark[1].strip()))
+    return blocks
+
+
+def run_blocks(blocks: list[Block], shrink: Callable[[list[str]], list[str]] = list, **names) -> None:
+    """
+    Runs the blocks of a page that are not marked, in the working folder. What fails is named with page and line.
+
+    `shrink` may add options to the arguments of a command of `salmonn`; `names` are there for Python from the beginning.
+    """
+    names["__name__"] = "__main__"
+    for block in blocks:
+        if block.not_run is not None:
+            continue
+        try:
+            if block.language == SHELL:
+                for line in join_lines(block.text):
+                    run_line(line, shrink)
+            else:
+                exec(compile(block.text, str(block), "exec"), names)
+        except Exception as error:
+            raise AssertionError(f"{block} does not run: {error}") from error
+
+
+def join_lines(text: str) -> list[str]:
+    """The commands of a shell block: lines that go on, here-documents and loops are one."""
+    commands, held = [], ""
+    for line in text.splitlines():
+        held += line + "\n"
+        here = re.search(r"<<'?(\w+)'?", held)
+        loops = len(re.findall(r"^\s*for ", held, re.MULTILINE)) > len(re.findall(r"^\s*done", held, re.MULTILINE))
+        if line.endswith("\\") or loops or (here and held.splitlines()[-1] != here[1]):
+            continue
+        if held.strip() and not held.lstrip().startswith("#"):
+            commands.append(held)
+        held = ""
+    return commands
+
+
+def run_line(command: str, shrink: Callable[[list[str]], list[str]]) -> None:
+    """A command of `salmonn` in this process, which has loaded what it needs; any other in a shell."""
+    words = salmonn_words(command)
+    if words is None:
+        subprocess.run(["bash", "-ec", command], check=True, capture_output=True, text=True)
+        return
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        status = main(shrink(words))
+    if status != 0:
+        raise RuntimeError(f"`{' '.join(command.split())}` ends with {status}: {said.getvalue().strip()}")
+
+
+def salmonn_words(command: str) -> list[str] | None:
+    """The arguments of a command of `salmonn` that is nothing but that, with the names of files for a `*`."""
+    if re.search(r"&&|[|;<>]", command):
+        return None
+    words = shlex.split(command.replace("\\\n", " "), comments=True)
+    if not words or words[0] != "salmonn":
+        return None
+    return [name for word in words[1:] for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+
+
+def check_commands(block: Block) -> None:
+    """Holds the commands of `salmonn` in a block that is not run against the parser; what it refuses is an error."""
+    for command in join_lines(block.text):
+        for part in re.split(r"&&|\n|;", command.replace("\\\n", " ")):
+            found = re.search(r"(?:^|\s)(?:salmonn|-m cli_salmonn)\s(.*)", part)
+            if found is None or part.lstrip().startswith("#"):
+                continue
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stderr(said):
+                    build_parser().parse_args(shlex.split(re.sub(r"\$\w+", "1", found[1]), comments=True))
+            except SystemExit as error:
+                raise AssertionError(f"{block}: salmonn {found[1]}: {said.getvalue().strip()}") from error
