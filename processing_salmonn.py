@@ -26,7 +26,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoProcessor
 from transformers.audio_utils import AudioInput
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import AudioKwargs, MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase, TextInput
 from transformers.utils import auto_docstring
 
@@ -85,8 +85,19 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
     return tokenizer
 
 
+class SalmonnAudioKwargs(AudioKwargs, total=False):
+    """
+    cut_at_silence (`bool`, *optional*):
+        Whether long clips are cut where they are quiet, see [`SalmonnFeatureExtractor`].
+    """
+
+    cut_at_silence: bool
+
+
 class SalmonnProcessorKwargs(ProcessingKwargs, total=False):
-    """Arguments of [`SalmonnProcessor`]; a class of its own because of `_defaults`, below."""
+    """Arguments of [`SalmonnProcessor`]."""
+
+    audio_kwargs: SalmonnAudioKwargs
 
 
 @auto_docstring(
@@ -384,6 +395,11 @@ class SalmonnProcessor(ProcessorMixin):
         clip = np.zeros(1, dtype=np.float32)  # not looked at: the prompt is rendered only
         text = self.apply_transcription_request(clip, tokenize=False)[0]
         return self.tokenizer(text, add_special_tokens=not self._has_special_tokens(text)).input_ids
+
+    def transcription_separator_ids(self) -> list[int]:
+        """Ids between two transcripts, for `SalmonnConfig.transcription_separator_ids`: a space, if decoding adds none."""
+        word, space = (self.tokenizer(text, add_special_tokens=False).input_ids for text in ("a", " "))
+        return [] if self.tokenizer.decode(word + word) == "a a" else space
 
 
 @contextmanager

@@ -195,12 +195,17 @@ def released_name(name: str) -> str:
 
 def test_gradients(folder, processor, clips):
     model = SalmonnForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    # the released code draws [PAD] at random at every load, and its score is part of the loss
+    # The released code draws [PAD] at random at every load, and its score is part of the loss: the placeholder, which has
+    # no score, makes room for it.
+    model.resize_token_embeddings(VOCABULARY + 2, mean_resizing=False)
     model.lm_head.weight.data[VOCABULARY] = EXPECTED["llama/pad_lm_head_row"]
+    model.config.audio_token_id = VOCABULARY + 1
     trained = {name: p for name, p in model.named_parameters() if "lora_" in name or "modules_to_save" in name}
     for parameter in trained.values():
         parameter.requires_grad_(True)
-    loss = model(**prepare(processor, conversation(clips["speech"], CASES["speech"]["target_text"]), True)).loss
+    inputs = prepare(processor, conversation(clips["speech"], CASES["speech"]["target_text"]), True)
+    inputs["input_ids"][inputs["input_ids"] == VOCABULARY] = VOCABULARY + 1
+    loss = model(**inputs).loss
     assert loss.item() == pytest.approx(FACTS["grad_case"]["loss"], abs=TOLERANCES["loss"]["atol"])
     loss.backward()
 

@@ -379,11 +379,9 @@ def test_prompts_without_their_audio_are_refused():
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = ask(processor, CONVERSATIONS[0])
     deaf = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    embeds = {"inputs_embeds": model.get_input_embeddings()(deaf["input_ids"]).detach()}
-    for prompt in (deaf, embeds):
-        for call in (model, model.generate):
-            with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
-                call(**prompt)
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
+            call(**deaf)
     with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
         model(**deaf, audio_embeds=torch.zeros(87, 32))
 
@@ -444,6 +442,7 @@ def test_bad_inputs_are_refused():
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = dict(ask(processor, CONVERSATIONS[1]))
     features, mask = inputs["input_features"], inputs["input_features_mask"]
+    del inputs["segment_ids"]
     for changes, message in (
         ({"input_features": features[:1], "input_features_mask": mask[:1]}, "176 placeholders for 88 audio tokens"),
         ({"input_features": features[[0, 1, 1]], "input_features_mask": mask[[0, 1, 1]]}, "176 placeholders for 264"),

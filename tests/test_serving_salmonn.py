@@ -122,7 +122,7 @@ def test_transcription(client, name, seconds, request):
     output = model.generate(**processor(audio=noise(seconds)))[0]
     assert transcript.text == processor.decode(output, skip_special_tokens=True)
     if seconds > 30:
-        return  # goes piece by piece, which cannot be streamed
+        return  # streamed piece after piece, which has a test of its own
     # Transformers streams plain text, not the events of OpenAI
     request = client.audio.transcriptions.with_streaming_response
     with request.create(model=folder, file=wav(seconds), stream=True) as response:
