@@ -2,7 +2,10 @@
 #
 #   make demo                         assemble the small model and ask it about speech, a sound and music
 #   make demo AUDIO=clip.wav QUESTION="What is heard?"
+#   make web                          the same as a web page   make web MODEL=./salmonn-13b WEB_ARGS="--port 8080"
+#   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
+#   make test-web                     the tests of the web page, also in Chromium where there is one
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
@@ -27,21 +30,25 @@ WORKERS ?= 2
 AUDIO ?=
 QUESTION ?=
 DEMO_ARGS ?=
+MODEL ?=
+WEB_ARGS ?=
+SPACE ?=
 RUNS ?= runs/nano
 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1
-export OMP_NUM_THREADS AUDIO QUESTION
+export OMP_NUM_THREADS AUDIO QUESTION MODEL SPACE
 
 BIN := $(VENV)/bin
 # What the demo needs is installed first, and alone where only the demo runs: the rest takes as long again.
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
+WEB_STAMP := $(VENV)/.installed-web
 # mlinter has rules for these kinds of files. It must be given files: a search from the root would lint the copy of
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo test test-nano test-slow test-random check style bench report clean
+.PHONY: demo web space test test-web test-nano test-slow test-random check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -58,8 +65,27 @@ $(STAMP): $(DEMO_STAMP)
 demo: $(DEMO_STAMP)
 	$(BIN)/python -m demo_salmonn.demo $(if $(AUDIO),--audio "$$AUDIO") $(if $(QUESTION),--question "$$QUESTION") $(DEMO_ARGS)
 
+$(WEB_STAMP): $(DEMO_STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[web]"
+	touch $(WEB_STAMP)
+
+web: $(WEB_STAMP)
+	$(BIN)/python -m cli_salmonn demo $(if $(MODEL),"$$MODEL") $(WEB_ARGS)
+
+# What is committed, with the Space's three files at its root. They need a folder that is new, or that is a Space already.
+space:
+	test -n "$$SPACE"
+	mkdir -p "$$SPACE"
+	git archive HEAD -- $(wildcard *_beats.py *_salmonn.py) LICENSE checkpoints \
+	  cli_salmonn conversion_salmonn data_salmonn demo_salmonn nano_salmonn | tar -x -C "$$SPACE"
+	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano" $(PYTEST_ARGS)
+
+test-web: $(STAMP) $(WEB_STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
+	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)

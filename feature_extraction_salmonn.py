@@ -58,7 +58,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_side (`str`, *optional*, defaults to `"left"`):
             The tokenizer's, for pipelines that want both to agree. Segments are always padded at their end.
         fixed_length (`bool`, *optional*, defaults to `True`):
-            Whether segments are padded to `chunk_length`, or to the longest segment of the batch only.
+            Whether the encoders read segments padded to `chunk_length`, or as long as they are.
         max_audio_seconds (`float`, *optional*, defaults to 30):
             Longest audio that the model was trained on. To be transcribed, longer clips are cut into pieces of at most
             so much, where they are quiet. `None` is any length.
@@ -122,6 +122,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         self,
         raw_speech: np.ndarray | torch.Tensor | list[float] | list[np.ndarray] | list[torch.Tensor],
         sampling_rate: int | None = None,
+        padding: bool | str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
         device: str | torch.device = "cpu",
@@ -130,13 +131,17 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
     ) -> BatchFeature:
         """
         Featurise one clip or a list of clips, of any length. Audio is never cut off: arguments that pad or truncate
-        text (`padding`, `max_length`, `truncation`, ...) may come along and have no effect here.
+        text (`max_length`, `truncation`, ...) may come along and have no effect here.
 
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
                 Mono clips of shape `(samples,)`, floating point, in [-1, 1).
             sampling_rate (`int`, *optional*):
                 The sampling rate of `raw_speech`. Needed: at another rate features would be wrong without any error.
+            padding (`bool` or `str`, *optional*):
+                `"longest"` for features as long as the longest segment, to save memory, where `fixed_length=False`.
+                Otherwise all features are of a whole segment, so that pipelines can put them together. Models of real
+                length read no padding either way.
             return_attention_mask (`bool`, *optional*):
                 Whether to return what the ASR pipeline asks for and can carry: `input_features` with one row for each
                 clip, all of its segments one behind the other, and their mask by the name of `attention_mask`. Clips
@@ -168,15 +173,18 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         pieces = [self._cut(clip, cut_at_silence or bool(return_attention_mask)) for clip in clips]
         segments, lengths = self._pad(sum(pieces, []))
 
-        mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
+        with torch.autocast(torch.device(device).type, enabled=False):  # the caller's is the model's
+            mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
         mel = mel.reshape(
             len(segments), self.feature_size, -1
         )  # (segments, mel bins, frames), 3000 of a whole segment
-        num_frames = mel.shape[-1] if self.fixed_length else max(lengths) // self.hop_length
+        only_real = padding == "longest" and not self.fixed_length
+        num_frames = (max(lengths) if only_real else self.segment_samples) // self.hop_length
+        mel = mel[..., :num_frames]
         input_features = np.full(
             (len(segments), self.feature_size + self.num_fbank_bins, num_frames), self.padding_value, dtype=np.float32
         )
-        input_features[:, : self.feature_size] = mel[..., :num_frames]
+        input_features[:, : self.feature_size, : mel.shape[-1]] = mel
         if not self.fixed_length:
             # the speech encoder's first convolution looks one column ahead: let it see the zeros that it pads with
             ends = np.array(lengths) // self.hop_length

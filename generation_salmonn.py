@@ -16,7 +16,8 @@
 
 import torch
 from torch import nn
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
+from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -24,6 +25,27 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 FILTER_BANK_FRAMES_PER_SECOND = 100
+
+
+class _PieceStreamer(BaseStreamer):
+    """One stream for the pieces of a clip: without prompts but the first, and with the separator for an end but the last."""
+
+    def __init__(self, streamer: BaseStreamer, num_pieces: int, separator: list[int] | None):
+        self.streamer, self.num_left, self.separator = streamer, num_pieces, separator
+        self.is_later_prompt = False
+
+    def put(self, value: torch.Tensor):
+        if not self.is_later_prompt:
+            self.streamer.put(value)
+        self.is_later_prompt = False
+
+    def end(self):
+        self.num_left -= 1
+        if self.num_left == 0:
+            self.streamer.end()
+        elif self.separator:
+            self.streamer.put(torch.tensor(self.separator))
+        self.is_later_prompt = True
 
 
 class SalmonnGenerationMixin(GenerationMixin):
@@ -89,10 +111,17 @@ class SalmonnGenerationMixin(GenerationMixin):
             )
 
         if input_features is not None:
+            self.model._check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)
-            kwargs |= {"input_features": input_features, "input_features_mask": input_features_mask}
-            kwargs["segment_ids"] = segment_ids
-        elif audio_embeds is not None:
+            audio = {"input_features": input_features, "input_features_mask": input_features_mask}
+            audio["segment_ids"] = segment_ids
+            assistant = kwargs.get("assistant_model")
+            # encoded ahead where a prompt is read in chunks, or by an assistant that takes text only
+            if kwargs.get("prefill_chunk_size") or not (assistant is None or hasattr(assistant, "get_audio_features")):
+                audio_embeds = self.get_audio_features(**audio, return_dict=True).pooler_output
+            else:
+                kwargs |= audio
+        if audio_embeds is not None:
             kwargs["mm_encoder_outputs"] = {"audio": BaseModelOutputWithPooling(pooler_output=audio_embeds)}
         self._warn_about_long_prompts(inputs if inputs is not None else kwargs.get("inputs_embeds"))
         with self._scale_lora(lora_scale):
@@ -126,7 +155,7 @@ class SalmonnGenerationMixin(GenerationMixin):
 
         Returns:
             New tokens `(clips, new_tokens)`, padded at their end, or with `return_dict_in_generate=True` the usual output
-            with these as `sequences`. That is refused for clips that are transcribed segment by segment.
+            with these as `sequences`, which is refused for clips that are transcribed segment by segment.
         """
         features, mask, segment_ids = self._split_clips(input_features, input_features_mask, segment_ids)
         is_long = self._find_long_clips(features, mask, segment_ids)
@@ -135,14 +164,19 @@ class SalmonnGenerationMixin(GenerationMixin):
         counts = self._count_audio_tokens(features, mask, places)
         if not is_long.any():
             return self._answer_prompts(counts, features, mask, places, *args, **kwargs)
-        if kwargs.get("streamer") is not None or kwargs.get("return_dict_in_generate"):
+        if kwargs.get("return_dict_in_generate"):
             raise ValueError(
-                "`streamer` and `return_dict_in_generate` need clips that are transcribed in one piece, got one of more "
-                f"than {self.config.max_audio_seconds} s (`config.max_audio_seconds`)."
+                "`return_dict_in_generate` needs clips that are transcribed in one piece, got one of more than "
+                f"{self.config.max_audio_seconds} s (`config.max_audio_seconds`)."
             )
         starts = (places == 0).nonzero().flatten().tolist()
         clips = ((segment_ids == 0).cumsum(0) - 1)[starts].tolist()
         pieces, at_once = [], self.config.max_segments_at_once
+        if kwargs.get("streamer") is not None:
+            if clips[-1] > 0:
+                raise ValueError(f"`streamer` takes one clip, got {clips[-1] + 1}.")
+            separator = self.config.transcription_separator_ids
+            kwargs["streamer"], at_once = _PieceStreamer(kwargs["streamer"], len(starts), separator), 1
         for first in range(0, len(starts), at_once):
             group = counts[first : first + at_once]
             rows = slice(starts[first], starts[first + at_once] if first + at_once < len(starts) else None)
@@ -290,6 +324,26 @@ class SalmonnGenerationMixin(GenerationMixin):
                 f"Audio and text are {prompts.shape[1]} tokens, more than the {longest} that the LLM can attend to "
                 "(`config.text_config.max_position_embeddings`): its answer will be of little use."
             )
+
+    def _get_logits_processor(self, *args, **kwargs):
+        # The placeholder is an input only. Decoding with drafts takes them of the prompt, and asks here what may follow.
+        processors = super()._get_logits_processor(*args, **kwargs)
+        processors.append(SuppressTokensLogitsProcessor([self.config.audio_token_id], device=self.device))
+        return processors
+
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
+        # an assistant, whose prefill counts as no first iteration, would be deaf; a single token is no prefill
+        may_be_prefill = past_key_values is not None and kwargs.get("next_sequence_length") != 1
+        is_empty = may_be_prefill and past_key_values.get_seq_length() == 0
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration or is_empty,
+            **kwargs,
+        )
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **model_kwargs

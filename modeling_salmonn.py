@@ -38,7 +38,6 @@ from transformers.utils import (
     TransformersKwargs,
     auto_docstring,
     can_return_tuple,
-    logging,
     torch_compilable_check,
 )
 from transformers.utils.generic import merge_with_config_defaults
@@ -58,8 +57,6 @@ except ImportError:
     from generation_salmonn import SalmonnGenerationMixin
     from modeling_beats import BeatsModel
 
-
-logger = logging.get_logger(__name__)
 
 # The placeholder is an input only. So low a score has no probability in any dtype and at any temperature, and yet its
 # logarithm is finite, as label smoothing needs it.
@@ -111,7 +108,7 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
         Mean cross entropy of the next token over all labels that are not -100.
     logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
-        Scores of the next token, the lowest there is for the audio placeholder.
+        Scores of the next token, -1e4 for the audio placeholder, which is an input only.
     past_key_values (`Cache`, *optional*, returned when `use_cache=True` is passed or when `config.use_cache=True`):
         Keys and values of the LLM, to speed up generation.
     audio_hidden_states (`torch.Tensor` of shape `(total_audio_tokens, hidden_size)`, *optional*):
@@ -208,9 +205,11 @@ def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _concatenate(outputs: list[tuple[torch.Tensor] | None]) -> tuple[torch.Tensor] | None:
-    """Hidden states or attentions of several batches, layer by layer."""
-    return None if outputs[0] is None else tuple(torch.cat(layer) for layer in zip(*outputs))
+def _concatenate(outputs: list[torch.Tensor] | list[tuple[torch.Tensor]]) -> torch.Tensor | tuple[torch.Tensor]:
+    """An output of several batches, or several of each (hidden states of all layers)."""
+    if isinstance(outputs[0], torch.Tensor):
+        return torch.cat(outputs)
+    return tuple(torch.cat(layer) for layer in zip(*outputs))
 
 
 @auto_docstring(
@@ -338,8 +337,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
     def _segment_positions(segment_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """Sinusoid of the segment's place in its clip: `(segments, 1, encoder_width)`."""
         index = segment_ids.to(hidden_states.device, torch.float32)
-        frequencies = torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)  # as in Whisper
-        angles = index[:, None] * frequencies
+        # frequencies of 1 to 1/10,000, as in Whisper
+        angles = index[:, None] * torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, None].to(hidden_states.dtype)
 
     @can_return_tuple
@@ -369,22 +368,23 @@ class SalmonnModel(SalmonnPreTrainedModel):
                 "`input_features` hold `mel_features` and `fbank_features`: only one of both can be given."
             )
         self._check_features(input_features, input_features_mask, segment_ids)
+        # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
+        if not self.config.fixed_length and not torch.compiler.is_compiling():
+            frames = self._count_frames(self._find_real_frames(input_features, input_features_mask))
+            longest = 2 * int(frames.max())
+            input_features = input_features[..., :longest]
+            input_features_mask = None if input_features_mask is None else input_features_mask[:, :longest]
         at_once = self.config.max_segments_at_once
-        if torch.compiler.is_compiling() or len(input_features) <= at_once:
-            return self._connect(*self._encode(input_features, input_features_mask, segment_ids, **kwargs))
         inputs = (input_features, input_features_mask, segment_ids)
+        if torch.compiler.is_compiling() or len(input_features) <= at_once:
+            return self._connect(*self._encode(*inputs, **kwargs))
         parts = [
             self._connect(
                 *self._encode(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
             )
             for start in range(0, len(input_features), at_once)
         ]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
-            pooler_output=torch.cat([part.pooler_output for part in parts]),
-            hidden_states=_concatenate([part.hidden_states for part in parts]),
-            attentions=_concatenate([part.attentions for part in parts]),
-        )
+        return BaseModelOutputWithPooling(**{name: _concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def pack_features(self, mel_features: torch.Tensor, fbank_features: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -400,9 +400,9 @@ class SalmonnModel(SalmonnPreTrainedModel):
             return mel_features
         missing = mel_features.shape[-1] - fbank_features.shape[1]
         if len(fbank_features) != len(mel_features) or missing < 0:
+            shapes = f"{tuple(fbank_features.shape)} and {tuple(mel_features.shape)}"
             raise ValueError(
-                f"`fbank_features` must have as many segments as `mel_features` and no more frames, got "
-                f"{tuple(fbank_features.shape)} and {tuple(mel_features.shape)}."
+                f"`fbank_features` must have the segments of `mel_features` and no more frames, got {shapes}."
             )
         fbank_features = nn.functional.pad(fbank_features, (0, 0, 0, missing)).transpose(1, 2)
         return torch.cat([mel_features, fbank_features.to(mel_features)], dim=1)
@@ -414,27 +414,22 @@ class SalmonnModel(SalmonnPreTrainedModel):
         window, stride = self.config.window_frames, self.config.stride_frames
         num_frames = stream.shape[1]
         num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
-        padded = stream
         # CODEPATH: the Q-Former of 2309.13963 reads each segment as one window
         if window is None:
             windows = stream[:, None]  # (segments, 1, frames, encoder_width)
         else:
-            padding = window + (num_windows - 1) * stride - num_frames
-            if padding > 0:
-                padded = nn.functional.pad(stream, (0, 0, 0, padding))
-            windows = padded.unfold(1, window, stride).transpose(2, 3)  # (segments, windows, window, encoder_width)
+            padding = max(window + (num_windows - 1) * stride - num_frames, 0)
+            windows = nn.functional.pad(stream, (0, 0, 0, padding)).unfold(1, window, stride)
+            windows = windows.transpose(2, 3)  # (segments, windows, window, encoder_width)
 
-        attention_mask = None
+        attention_mask = text_embeddings = None
         # CODEPATH: models trained on the real length of their clips
-        if lengths is None:
-            windows = windows.flatten(0, 1)
-        elif window is None:
-            windows = windows.flatten(0, 1)
-            attention_mask = self._length_mask(lengths, num_frames)
-        else:
+        if lengths is not None and window is not None:
             counts = count_windows(lengths, window, stride, self.config.pad_last_window)
             windows = windows[self._length_mask(counts, num_windows).to(windows.device)]
-        text_embeddings = None
+        else:
+            windows = windows.flatten(0, 1)
+            attention_mask = None if lengths is None else self._length_mask(lengths, num_frames)
         # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
         if self.config.connector_type == "cross_attention":
             ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)
@@ -459,7 +454,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
         frames = 2 * speech_config.max_source_positions
         if not isinstance(input_features, torch.Tensor):
             raise TypeError(f"`input_features` must be a tensor, got {type(input_features).__name__}.")
-        if input_features.ndim != 3 or input_features.shape[1] != rows:
+        if input_features.ndim != 3 or input_features.shape[1] != rows or len(input_features) == 0:
             raise ValueError(
                 f"`input_features` must have shape (segments, {rows} rows, frames): {speech_config.num_mel_bins} of "
                 f"log-mel and {rows - speech_config.num_mel_bins} of filter banks, got {tuple(input_features.shape)}."
@@ -475,12 +470,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
         self._check_segments(len(input_features), found, input_features_mask, segment_ids)
 
     @staticmethod
-    def _check_segments(
-        segments: int,
-        frames: int,
-        input_features_mask: torch.Tensor | None,
-        segment_ids: torch.LongTensor | None,
-    ):
+    def _check_segments(segments: int, frames: int, input_features_mask, segment_ids):
         """Checks what comes with `input_features` of shape `(segments, rows, frames)`."""
         if segment_ids is not None and segment_ids.shape != (segments,):
             raise ValueError(
@@ -575,20 +565,19 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if has_features:
-            audio_embeds = self.get_audio_features(
-                input_features, input_features_mask, segment_ids, mel_features, fbank_features, return_dict=True
-            ).pooler_output
+            audio = (input_features, input_features_mask, segment_ids, mel_features, fbank_features)
+            audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        # a decoding step has nothing but a new token: looking for placeholders would make each wait for the device
-        is_decoding = audio_embeds is None and past_key_values is not None and inputs_embeds.shape[1] == 1
-        if not is_decoding:
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = past_key_values is None or inputs_embeds.shape[1] > 1
+        if audio_embeds is not None or (input_ids is not None and is_prefill):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
-            if audio_embeds.shape[-1] != inputs_embeds.shape[-1]:
-                raise ValueError(
-                    f"`audio_embeds` must have the LLM's width of {inputs_embeds.shape[-1]}, got {audio_embeds.shape[-1]}."
-                )
+            width = inputs_embeds.shape[-1]
+            if audio_embeds.shape[-1] != width:
+                raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
             audio_embeds = audio_embeds.to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask, audio_embeds)
 

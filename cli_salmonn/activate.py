@@ -4,7 +4,7 @@
 import argparse
 
 from cli_salmonn.commands import add_command
-from cli_salmonn.train import add_recipe, find_file
+from cli_salmonn.train import add_recipe, find_file, say_written
 
 
 EXAMPLES = """\
@@ -31,4 +31,4 @@ def _run(options: argparse.Namespace) -> None:
     from training_salmonn.recipes import load_recipe
 
     recipe = load_recipe(find_file(options.recipe), **options.fields)
-    print(f"wrote {activate(recipe, options.resume, options.only_answers)}")
+    say_written(activate(recipe, options.resume, options.only_answers))

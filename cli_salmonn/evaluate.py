@@ -44,6 +44,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--skip-missing", action="store_true", help="leave out tasks whose data are not there")
     parser.add_argument("--no-report", action="store_true", help="scores only")
     add_audio(parser)
+    parser.set_defaults(extra="eval")
 
 
 def _run(options: argparse.Namespace) -> None:

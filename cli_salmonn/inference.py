@@ -73,9 +73,12 @@ def ask_all(
 
 
 def prepare(processor, audio, question: str | None):
-    """Model inputs for `question` about `audio` (path or 16 kHz waveform); without a question, for a transcription."""
+    """
+    Model inputs for `question` about `audio` (path or 16 kHz waveform); without a question, for a transcription, for which
+    `generate` makes the prompt and goes through long audio piece by piece.
+    """
     if question is None:
-        return processor.apply_transcription_request(audio, return_tensors="pt")
+        return processor(audio=audio, return_tensors="pt")
     content = [{"type": "audio", "audio": audio}, {"type": "text", "text": question}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -87,9 +90,9 @@ def prepare(processor, audio, question: str | None):
 
 
 def decode(processor, inputs, output: torch.Tensor) -> str:
-    """The answer in what `generate` returned for `inputs`, of one row: prompt and continuation."""
-    new_tokens = output[0, inputs["input_ids"].shape[1] :]
-    return processor.decode(new_tokens, skip_special_tokens=True).strip()
+    """The answer in what `generate` returned for `inputs`, of one row: continuation, after the prompt if there is one."""
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    return processor.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
 
 
 def ask(

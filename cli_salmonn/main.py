@@ -17,6 +17,7 @@ from cli_salmonn import (
     average,
     compare,
     convert,
+    demo,
     evaluate,
     judge,
     merge,
@@ -34,6 +35,7 @@ from cli_salmonn.extras import find_version, how_to_install
 # In the order of the help: use a model, get one, train it, look at it, score it.
 COMMANDS = (
     ask,
+    demo,
     convert,
     assemble,
     train,

@@ -16,6 +16,7 @@ def add_parser(commands) -> None:
     summary = "score tasks with LoRA at several strengths"
     parser = add_command(commands, "sweep-lora", summary, _run, EXAMPLES)
     add_analysis(parser)
+    parser.set_defaults(extra="eval")
     parser.add_argument("--scales", type=float, nargs="+", default=[0, 0.25, 0.5, 0.75, 1], metavar="X")
     parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="longest answer (default: 200)")
 
@@ -47,8 +48,8 @@ def load_for_analysis(options: argparse.Namespace):
     from data_salmonn.mixing import MixturePart, mix
     from training_salmonn.stages import load_for_inference
 
-    model, processor = load_for_inference(options.model, options.adapter, options.dtype)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     caps = {} if options.limit is None else {"*": options.limit}
     dataset = mix([MixturePart(load_training_data(source), caps=caps) for source in options.data])
+    model, processor = load_for_inference(options.model, options.adapter, options.dtype)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), processor, dataset

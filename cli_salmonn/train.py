@@ -59,7 +59,15 @@ def _run(options: argparse.Namespace) -> None:
     from training_salmonn.recipes import load_recipe
     from training_salmonn.run import run_recipe
 
-    print(f"wrote {run_recipe(load_recipe(find_file(options.recipe), **options.fields), options.resume)}")
+    say_written(run_recipe(load_recipe(find_file(options.recipe), **options.fields), options.resume))
+
+
+def say_written(path: Path) -> None:
+    """Says what was written, in one of several processes."""
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        print(f"wrote {path}")
 
 
 def find_file(recipe: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import Blip2QFormerConfig
 
+from chat_template_salmonn import wrap_chat_template
 from configuration_salmonn import SalmonnConfig
 from conversion_salmonn.checkpoint_io import output_folder
 from conversion_salmonn.loading import attach_adapter
@@ -30,7 +31,7 @@ from conversion_salmonn.parts import (
     save_all,
     set_generation,
 )
-from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from processing_salmonn import SalmonnProcessor
 
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def assemble(
     segment_position_embeddings: bool = False,
     fixed_length: bool = True,
     pad_last_window: bool = False,
+    max_audio_seconds: float | None = 30,
     chat_template: str | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
@@ -82,6 +84,8 @@ def assemble(
         fixed_length (`bool`): whether each segment is encoded as 30 s, as the released models need it, or as long as
             it is.
         pad_last_window (`bool`): whether frames at the end of a segment that do not fill a window get one.
+        max_audio_seconds (`float`, *optional*): longest audio that the model is trained on, `None` for any; longer clips are
+            transcribed piece by piece.
         chat_template (`str`, *optional*): of the processor. Unless given, that of the LLM, made one that takes clips, or
             the released models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
@@ -114,10 +118,12 @@ def assemble(
             segment_position_embeddings=segment_position_embeddings,
             fixed_length=fixed_length,
             pad_last_window=pad_last_window,
+            max_audio_seconds=max_audio_seconds,
         )
         # The LLM's own format where it has one, for it was tuned to it; else that of the released models.
         processor = SalmonnProcessor.from_model_config(config, language.tokenizer, chat_template=chat_template)
         config.transcription_prompt_ids = processor.transcription_prompt_ids()
+        config.transcription_separator_ids = processor.transcription_separator_ids()
         state = cast(named_parts(speech, language, beats_part), dtype)
         model = build_model(config, state, "the parts", new=NEW, seed=seed)
         if dtype is not None:

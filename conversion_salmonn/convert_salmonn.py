@@ -156,6 +156,7 @@ def convert_salmonn(
         config = build_config(trained, speech, language, beats_part, settings)
         processor = SalmonnProcessor.from_model_config(config, language.tokenizer)
         config.transcription_prompt_ids = processor.transcription_prompt_ids()
+        config.transcription_separator_ids = processor.transcription_separator_ids()
 
         state = cast(named_parts(speech, language, beats_part) | trained.state, dtype)
         model = build_model(config, state, f"`ckpt` {ckpt} with its parts")

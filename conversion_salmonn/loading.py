@@ -66,14 +66,15 @@ def find_base(model: str | os.PathLike) -> str | None:
 
     Raises `ValueError` if `model` is an adapter alone whose base is not known, or a folder that is not there.
     """
+    if _is_missing(model):
+        raise ValueError(f"`model` {model} does not exist.")
     file = find_adapter_config_file(str(model))
     if file is None:
         return None
     if Path(file).with_name("config.json").is_file():
         return str(model)
     base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    is_missing = base is not None and not Path(base).is_dir() and (base.startswith((".", "/")) or base.count("/") != 1)
-    if base is None or is_missing:
+    if base is None or _is_missing(base):
         where = "does not say what its base model is" if base is None else f"was trained on {base}, which is not there"
         raise ValueError(
             f"`model` {model} is an adapter that {where}: name the base model as `model`, and it as `adapter`."
@@ -81,10 +82,15 @@ def find_base(model: str | os.PathLike) -> str | None:
     return base
 
 
+def _is_missing(name: str | os.PathLike) -> bool:
+    """Whether `name` is a folder that is not there, and cannot be the id of a repository either."""
+    return not Path(name).exists() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1)
+
+
 def attach_adapter(model, adapter: str | os.PathLike) -> None:
     """Gives `model` a trained adapter. Raises `ValueError` if it was trained on other weights, or does not fit."""
     missing = [name for name in ADAPTER_FILES if not Path(adapter, name).is_file()]
-    if missing and (Path(adapter).exists() or len(Path(adapter).parts) != 2):  # else it is one of the Hub
+    if missing and (Path(adapter).exists() or _is_missing(adapter)):  # else it is one of the Hub
         raise ValueError(f"`adapter` {adapter} is no folder of an adapter, it lacks {' and '.join(missing)}")
     try:
         loading = model.load_adapter(str(adapter))

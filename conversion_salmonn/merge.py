@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import PeftType
 from transformers import AutoModelForMultimodalLM
 
 from conversion_salmonn.checkpoint_io import output_folder
@@ -77,8 +78,8 @@ def check_mergeable(model, name: str | os.PathLike) -> None:
     if getattr(model, "is_quantized", False):
         raise ValueError(f"`model` {name} is quantized: LoRA cannot be added to its weights. Merge, then quantize.")
     for config in model.peft_config.values():
-        if config.peft_type != "LORA":
-            raise ValueError(f"`adapter` must be LoRA to be merged, got {config.peft_type}.")
+        if config.peft_type != PeftType.LORA:
+            raise ValueError(f"`adapter` must be LoRA to be merged, got {config.peft_type.value}.")
     if len(model.peft_config) != 1:
         raise ValueError(f"`model` must have one adapter to be merged, got {', '.join(model.peft_config)}.")
 

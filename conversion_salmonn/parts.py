@@ -26,13 +26,14 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from chat_template_salmonn import AUDIO_TOKEN
 from configuration_beats import BeatsConfig
 from configuration_salmonn import SalmonnConfig
 from conversion_salmonn.checkpoint_io import TensorFolder, check_all_used, check_fits, collect, find_folder
 from conversion_salmonn.convert_beats import load_beats_checkpoint
 from modeling_beats import BeatsModel
 from modeling_salmonn import SalmonnForConditionalGeneration
-from processing_salmonn import AUDIO_TOKEN, SalmonnProcessor, prepare_tokenizer
+from processing_salmonn import SalmonnProcessor, prepare_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ WHISPER_LEFTOVERS = (r"^(model\.)?decoder\.", r"^proj_out\.weight$")
 # Buffers that old versions of Transformers saved, and which are computed today.
 LLM_LEFTOVERS = (r"\.rotary_emb\.inv_freq$", r"\.attn\.masked_bias$")
 
-# How the released models answer: beams and no chance.
-RELEASED_GENERATION = {"do_sample": False, "num_beams": 4, "max_new_tokens": 200}
+# How models answer unless asked otherwise. The released ones use four beams, as the tasks of the evaluation do; with
+# beams by default nothing could be streamed, and assisted decoding would stop with an error.
+DEFAULT_GENERATION = {"do_sample": False, "num_beams": 1, "max_new_tokens": 200}
 
 # Large enough to hold any single tensor, small enough to be written from little memory.
 MAX_SHARD_SIZE = "4GB"
@@ -331,9 +333,9 @@ def _initialize_rest(model: SalmonnForConditionalGeneration, loaded: set[str], s
 
 
 def set_generation(model: SalmonnForConditionalGeneration, language: LanguagePart) -> None:
-    """Generation as the released models do it, with the LLM's own end and padding tokens."""
+    """Greedy generation, with the LLM's own end and padding tokens."""
     model.generation_config = GenerationConfig(
-        **RELEASED_GENERATION, **language.generation, pad_token_id=language.tokenizer.pad_token_id
+        **DEFAULT_GENERATION, **language.generation, pad_token_id=language.tokenizer.pad_token_id
     )
 
 

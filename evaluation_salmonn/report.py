@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from data_salmonn.audio import SAMPLING_RATE
 from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
+from evaluation_salmonn.metrics import load_metric
 from evaluation_salmonn.plots import plot_distribution, plot_scores
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
 from evaluation_salmonn.task import BANK, OWN, ROW, UNKNOWN_PROMPT
@@ -69,13 +70,40 @@ def write_report(
         write_text(folder / f"{name}.html", templates.get_template("task.html").render(page))
     rows = score_rows(results)
     write_text(folder / "report.md", to_markdown(results, rows))
-    index = templates.get_template("index.html").render(results=results, rows=rows, plots=plots)
+    shown = shown_columns(rows)
+    index = templates.get_template("index.html").render(
+        results=results, rows=rows, columns=shown, plots=plots, prompt_note=PROMPT_NOTE
+    )
     write_text(folder / "index.html", index)
     return folder / "index.html"
 
 
+# Columns of the table of scores, and their headings.
+COLUMNS = {
+    "level": "level",
+    "task": "task",
+    "score": "score",
+    "better": "better",
+    "value": "this run",
+    "interval": "95 %",
+    "examples": "examples",
+    "published": "published",
+    "note": "note",
+}
+
+
+def shown_columns(rows: Sequence[dict]) -> dict[str, str]:
+    """Those of `COLUMNS` that are not empty in all rows."""
+    return {name: heading for name, heading in COLUMNS.items() if any(row[name] for row in rows)}
+
+
+def unit_of(score: dict) -> str:
+    """The unit of a score in results. Judges give shares."""
+    return "share" if score["metric"].startswith("judge:") else load_metric(score["metric"]).unit
+
+
 def score_rows(results: dict) -> list[dict]:
-    """One row a score: `task`, `score`, `value`, `interval`, `published` and `note`, as text."""
+    """One row a score, with the columns of `COLUMNS` as text, `published` as a list."""
     rows = []
     for name, task in results["tasks"].items():
         for key, score in task["scores"].items():
@@ -88,7 +116,7 @@ def score_rows(results: dict) -> list[dict]:
                 {
                     "task": name,
                     "level": task["level"],
-                    "score": key,
+                    "score": f"{key} ({unit_of(score)})",
                     "better": "higher" if score["higher_is_better"] else "lower",
                     "value": format_value(score["value"]) if known else "–",
                     "interval": f"{format_value(score['low'])} to {format_value(score['high'])}" if interval else "",
@@ -136,17 +164,11 @@ def to_markdown(results: dict, rows: Sequence[dict]) -> str:
             "",
             f"**Only the first {results['limit']} examples of each task: not comparable with published values.**",
         ]
-    lines += [
-        "",
-        "| level | task | score | better | this run | 95 % | examples | published |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    shown = shown_columns(rows)
+    lines += ["", f"| {' | '.join(shown.values())} |", f"|{' --- |' * len(shown)}"]
     for row in rows:
-        remarks = "<br>".join([*row["published"], *([row["note"]] if row["note"] else [])]).replace("|", "\\|")
-        lines.append(
-            f"| {row['level']} | {row['task']} | {row['score']} | {row['better']} | {row['value']} | {row['interval']} | "
-            f"{row['examples']} | {remarks} |"
-        )
+        cells = row | {"published": "<br>".join(row["published"])}
+        lines.append("| " + " | ".join(str(cells[name]).replace("|", "\\|") for name in shown) + " |")
     lines += [
         "",
         PROMPT_NOTE,
@@ -167,6 +189,7 @@ def _task_page(
     task, rows, per_example = results["tasks"][name], read_rows(run, name), read_per_example(run, name)
     order = list(range(len(rows)))
     first = next(iter(per_example), None)
+    unit = "" if first is None else unit_of(task["scores"][first])
     if first is not None:
         sign = 1 if task["scores"][first]["higher_is_better"] else -1
         order.sort(key=lambda i: sign * per_example[first]["scores"][i])
@@ -175,13 +198,33 @@ def _task_page(
             **rows[i],
             "scores": {key: format_value(values["scores"][i]) for key, values in per_example.items()},
             "difference": mark_difference(rows[i]["references"], rows[i]["prediction"]),
+            "order_score": None if first is None else per_example[first]["scores"][i],
+            **_describe_clips(clips.get(rows[i]["id"])),
             "audio": _place_audio(clips.get(rows[i]["id"]), i, name, audio, folder),
         }
         for i in order[:max_examples]
     ]
     plot = f"{name}.png"
     has_plot = first is not None and plot_distribution(per_example[first]["scores"], first, folder / plot)
-    return {"name": name, "task": task, "examples": shown, "order": first, "plot": plot if has_plot else None}
+    return {
+        "name": name,
+        "task": task,
+        "examples": shown,
+        "order": first,
+        "unit": unit,
+        "higher_is_better": first is not None and task["scores"][first]["higher_is_better"],
+        "prompt": describe_prompt(task),
+        "published_prompts": published_prompts(task),
+        "plot": plot if has_plot else None,
+    }
+
+
+def _describe_clips(example: Example | None) -> dict:
+    """Names of the files of an example and its seconds, where they are known."""
+    if example is None:
+        return {"files": "", "seconds": None}
+    files = [Path(clip).name for clip in example.clips if isinstance(clip, (str, Path))]
+    return {"files": ", ".join(files), "seconds": example.seconds}
 
 
 def _place_audio(example: Example | None, index: int, name: str, audio: str, folder: Path) -> str | None:

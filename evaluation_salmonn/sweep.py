@@ -56,15 +56,6 @@ METRICS = {
     "asr_zh": MetricEntry("cer", "cer", higher_is_better=False, options={"normalizer": "basic"}),
 }
 FREE_TEXT = MetricEntry("rouge_l", "rouge_l", higher_is_better=True)
-UNITS = {
-    "wer": "%",
-    "cer": "%",
-    "per": "%",
-    "accuracy": "share",
-    "diversity": "words",
-    "rouge_l": "0-100",
-    "bleu": "0-100",
-}
 
 
 def find_metric(task: str | None, bank: PromptBank | None = None) -> tuple[MetricEntry, tuple[str, ...]]:
@@ -129,11 +120,10 @@ def sweep_lora(
 
 
 def _describe(entry: MetricEntry) -> dict:
-    unit = UNITS.get(entry.metric, "")
     return {
         "metric": entry.metric,
         "options": entry.options,
-        "unit": unit,
+        "unit": load_metric(entry.metric).unit,
         "higher_is_better": entry.higher_is_better,
     }
 

@@ -8,9 +8,9 @@ The small model `salmonn-nano`: of real parts that need no model hub, with what 
 import os
 from pathlib import Path
 
+from chat_template_salmonn import AUDIO_TOKEN, wrap_chat_template
 from conversion_salmonn.assemble import assemble
 from nano_salmonn.wheel_parts import read_part
-from processing_salmonn import AUDIO_TOKEN, wrap_chat_template
 
 
 # The format of SmolLM2 without the system message that its own template adds, and without tags around a clip: with
@@ -41,6 +41,7 @@ NANO = {
     "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
     "fixed_length": False,
     "pad_last_window": True,
+    "max_audio_seconds": 10,  # of one sentence or two
     "chat_template": NANO_CHAT_TEMPLATE,
 }
 

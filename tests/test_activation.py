@@ -28,9 +28,10 @@ def overfitted(tmp_path_factory):
     base = save_model(folder / "base")
     clips, stories = save_clips(folder / "clips"), save_clips(folder / "clips", task="story")
     shared = {"model": base, "disable_tqdm": True, "feature_cache": folder / "features"}
-    fields = {"train": [str(clips)], "output_dir": folder / "aligned", "max_steps": 40}
-    hearing = run_recipe(load_shrunk("alignment", **shared | fields))
-    fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 25, "learning_rate": 4e-3}
+    aligned = run_recipe(load_shrunk("alignment", train=[str(clips)], output_dir=folder / "aligned", **shared))
+    fields = {"train": [str(clips)], "adapter": aligned, "output_dir": folder / "asr"}
+    hearing = run_recipe(load_shrunk("asr_qformer", **shared | fields))
+    fields = {"train": [str(stories)], "trained": ["lora"], "adapter": hearing, "max_steps": 40, "learning_rate": 3e-3}
     run_recipe(load_shrunk("instruct", output_dir=folder / "instruct", **shared | fields))
     return folder
 

@@ -24,7 +24,10 @@ KINDS = {
     "LoHa": lambda model: LoHaConfig(target_modules=LLM, modules_to_save=WHOLE),
     "AdaLoRA": lambda model: AdaLoraConfig(target_modules=LLM, modules_to_save=WHOLE, total_step=9, tinit=1, tfinal=2),
 }
-NAMES = [pytest.param(kind, id=kind.replace(" ", "-")) for kind in KINDS]
+QUICK = ("LoRA", "DoRA", "whole modules alone", "LoRA and tokens", "IA3")
+NAMES = [
+    pytest.param(kind, id=kind.replace(" ", "-"), marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS
+]
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +113,8 @@ def test_two_adapters(base, inputs, tmp_path, kind):
     for number, name in enumerate(("default", "two")):
         model.add_adapter(KINDS[kind](model), name)
         expected[name] = train(model, inputs, seed=number)
-        model.save_pretrained(tmp_path / name, adapter_only=True)  # the active one
-    model = load(base)
+        model.save_pretrained(tmp_path / name, adapter_only=True)
+        model.delete_adapter(name)
     model.load_adapter(tmp_path / "default")
     model.load_adapter(tmp_path / "two", "two")
     torch.testing.assert_close(logits(model, inputs), expected["two"])
@@ -270,9 +273,21 @@ def test_lora_on_offloaded_layers_is_used(adapted, inputs, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["connector", "speech_layer_norm"])
-def test_offloaded_whole_modules_are_refused(adapted, tmp_path, part):
-    with pytest.raises(ValueError, match=f"model.{part} is offloaded.*`device_map`.*`merge_and_unload`"):
-        load(adapted, device_map=places(part), offload_folder=tmp_path / "offload")
+def test_offloaded_whole_modules_are_used(adapted, base, inputs, tmp_path, part):
+    expected, without = logits(load(adapted), inputs), logits(load(base), inputs)
+    model = load(adapted, device_map=places(part), offload_folder=tmp_path / "offload")
+    torch.testing.assert_close(logits(model, inputs), expected)
+    model.disable_adapters()
+    torch.testing.assert_close(logits(model, inputs), without)
+    model.enable_adapters()
+    torch.testing.assert_close(logits(model, inputs), expected)
+
+
+@pytest.mark.parametrize("part", ["connector", "speech_layer_norm"])
+def test_a_new_adapter_of_offloaded_whole_modules_is_refused(base, tmp_path, part):
+    model = load(base, device_map=places(part), offload_folder=tmp_path / "offload")
+    with pytest.raises(ValueError, match=f"model.{part} is offloaded.*`device_map`"):
+        model.add_adapter(model.lora_config())
 
 
 def test_offloaded_dora_is_refused(base, inputs, tmp_path):

@@ -13,7 +13,7 @@ from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
 import adapter_salmonn
-from adapter_salmonn import find_other_weights, sample_weights
+from base_weights_salmonn import find_other_weights, sample_weights
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 

@@ -106,7 +106,7 @@ def test_tokens_that_are_not_scored_are_reported(processor, caplog):
 @pytest.mark.parametrize("kind", ["qformer", "linear", "cross_attention"])
 def test_folding_moves_the_outputs_to_the_token_embeddings(processor, kind):
     alignment, batch = make_alignment(processor, connector_type=kind), make_batch(processor)
-    features = {name: batch[name] for name in ("input_features", "input_features_mask")}
+    features = {name: batch[name] for name in ("input_features", "input_features_mask", "segment_ids")}
     alignment.eval()
     alignment.head.train()
     alignment(**batch)  # one step measures the outputs

@@ -1,10 +1,13 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """The weighted mean of two adapters."""
 
+import shutil
+
 import pytest
 import torch
 from peft.utils import load_peft_weights
 from tiny_training import small_model, small_processor, tones
+from transformers import AutoProcessor
 
 from training_salmonn.averaging import average_adapters
 from training_salmonn.stages import load_adapter_weights
@@ -36,6 +39,20 @@ def test_the_mean_is_of_each_tensor(adapters, tmp_path):
         torch.testing.assert_close(tensor, 0.75 * first[name] + 0.25 * second[name])
         changed += not tensor.equal(first[name])
     assert changed > 10
+
+
+def test_the_processor_comes_along(adapters, tmp_path):
+    first = shutil.copytree(adapters / "a", tmp_path / "first")
+    small_processor().save_pretrained(first)
+    (first / "trainer_state.json").write_text("{}")
+    (first / "optimizer.pt").write_text("")
+
+    average_adapters(first, adapters / "b", tmp_path / "mean")
+
+    assert AutoProcessor.from_pretrained(tmp_path / "mean").chat_template == small_processor().chat_template
+    assert (
+        not (tmp_path / "mean" / "trainer_state.json").exists() and not (tmp_path / "mean" / "optimizer.pt").exists()
+    )
 
 
 def test_the_mean_loads_and_hears(adapters, tmp_path):

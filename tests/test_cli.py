@@ -114,7 +114,8 @@ EXAMPLES = [
 def test_examples_in_help_are_commands(line):
     words = shlex.split(line)
     start = words.index("salmonn") if words[0] == "salmonn" else words.index("cli_salmonn")
-    build_parser().parse_args(words[start + 1 :])
+    end = words.index(">") if ">" in words else len(words)  # the rest is the shell's
+    build_parser().parse_args(words[start + 1 : end])
 
 
 @pytest.mark.parametrize(
@@ -252,12 +253,15 @@ def ask(capsys, *words) -> str:
     return capsys.readouterr().out
 
 
-def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, capsys):
+def test_an_adapter_is_asked_in_each_of_its_forms(trained, clip, tmp_path, capsys):
     answer = ask(capsys, trained / "base", clip, "What?", "--adapter", trained / "adapter")
 
     assert answer != ask(capsys, trained / "base", clip, "What?")
     assert answer == ask(capsys, trained / "adapter", clip, "What?")
     assert answer == ask(capsys, trained / "both", clip, "What?")
+    leave_out = shutil.ignore_patterns("processor_config.json", "tokenizer*")
+    bare = shutil.copytree(trained / "adapter", tmp_path / "bare", ignore=leave_out)
+    assert answer == ask(capsys, bare, clip, "What?")  # with the processor of its base
 
 
 def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, capsys):
@@ -265,6 +269,8 @@ def test_adapters_that_cannot_be_used_are_one_line(trained, clip, tmp_path, caps
         (trained / "both", trained / "adapter", "must not be given for a model that has one"),
         (trained / "adapter", trained / "adapter", "must not be given for a model that has one"),
         (trained / "base", tmp_path, "is no folder of an adapter"),
+        (trained / "base", tmp_path / "gone", "is no folder of an adapter"),
+        (trained / "gone", trained / "adapter", "does not exist"),
     ):
         assert main(["ask", str(model), str(clip), "--adapter", str(adapter)]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
@@ -308,7 +314,7 @@ def test_an_error_of_several_lines_keeps_them(tmp_path, capsys):
     assert not any("Traceback" in line for line in lines)
 
 
-REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", "datasets>=5; extra == \"eval\""]
+REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", 'datasets>=5; extra == "eval"']
 
 
 @pytest.mark.parametrize(
@@ -327,7 +333,12 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys, command, 
         return REQUIRED
 
     monkeypatch.setattr(extras.importlib.metadata, "requires", requires)
-    for name in ("training_salmonn.run", "training_salmonn.activation", "evaluation_salmonn.sweep", "data_salmonn.datasets"):
+    for name in (
+        "training_salmonn.run",
+        "training_salmonn.activation",
+        "evaluation_salmonn.sweep",
+        "data_salmonn.datasets",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)  # to be imported again
     monkeypatch.setitem(sys.modules, "datasets", None)
 

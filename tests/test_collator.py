@@ -49,7 +49,14 @@ def test_only_answers_and_their_end_tokens_are_learnt(processor, padding_side):
         row(2, "a much longer answer than the other one", task="QA", question="And what is that?"),
     ]
     batch = SalmonnDataCollator(processor, padding_side=padding_side)(rows)
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "input_features", "input_features_mask"}
+    assert set(batch) == {
+        "input_ids",
+        "attention_mask",
+        "labels",
+        "input_features",
+        "input_features_mask",
+        "segment_ids",
+    }
     assert answers(processor, batch) == ["short</s>", "a much longer answer than the other one</s>"]
 
     labels, mask = batch["labels"], batch["attention_mask"].bool()
@@ -152,7 +159,7 @@ def test_lists_of_clips_are_joined_with_silence(processor):
 
 def test_long_clips_become_segments(processor):
     batch = SalmonnDataCollator(processor)([row(1, seconds=31), row(2)])
-    assert batch["input_features_mask"].amax(-1).tolist() == [1, 2, 1]
+    assert batch["segment_ids"].tolist() == [0, 1, 0]
     assert (batch["input_ids"] == processor.audio_token_id).sum(-1).tolist() == [176, 88]
 
 
@@ -245,7 +252,6 @@ def test_long_texts_are_refused_not_cut(processor):
         ({"task": None}, "must be a `question` where there is no `task`"),
         ({"task": "QA"}, "needs a `question`"),
         ({"language": "fr"}, "'fr' has no prompt"),
-        ({"question": "What is ASSISTANT: here?"}, "must not hold 'ASSISTANT:'"),
         ({"audio": "gone.wav"}, "no such file"),
         ({"audio": None}, "got NoneType"),
         ({"audio": {"array": np.zeros(0), "sampling_rate": 16000}}, "at least one"),

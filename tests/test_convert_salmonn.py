@@ -122,9 +122,9 @@ def test_config(model):
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (8, 32, 0.1)
 
 
-def test_generation_is_the_released_one(model):
+def test_generation_is_greedy(model):
     generation = model.generation_config
-    assert (generation.do_sample, generation.num_beams, generation.max_new_tokens) == (False, 4, 200)
+    assert (generation.do_sample, generation.num_beams, generation.max_new_tokens) == (False, 1, 200)
     assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (1, 2, 0)
 
 

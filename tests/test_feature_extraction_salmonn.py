@@ -63,7 +63,12 @@ def test_real_length_is_whole_encoder_frames():
     for samples in (1, 16000, 16001, 16320, 479999, 480000, 480001):
         features = extractor(noise(samples / 16000), sampling_rate=16000, return_tensors="pt")
         frames = [length // 320 for length in extractor.segment_lengths(samples)]
-        assert features.input_features.shape[-1] == 2 * max(frames)
+        assert features.input_features.shape == (len(frames), 208, 3000)
+        short = extractor(noise(samples / 16000), sampling_rate=16000, padding="longest", return_tensors="pt")
+        assert short.input_features.shape[-1] == 2 * max(frames)
+        for name in ("input_features", "input_features_mask"):
+            assert torch.equal(features[name][..., : 2 * max(frames)], short[name])
+            assert not features[name][..., 2 * max(frames) :].any()
         # the relation by which the model finds the number of frames again
         assert ((features.input_features_mask != 0).sum(-1) // 2 + 1).tolist() == frames
 

@@ -137,7 +137,12 @@ def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
         assert [row[: len(ids)] for row, ids in zip(found.tolist(), expected)] == expected
         assert found.shape == (2, len(expected[1])) and not found[0, len(expected[0]) :].any()
     with pytest.raises(ValueError, match="transcribed in one piece, got one of more than 30 s"):
-        model.generate(**processor(clips), streamer=object())
+        model.generate(**processor(clips), return_dict_in_generate=True)
+    with pytest.raises(ValueError, match="`streamer` takes one clip, got 2"):
+        model.generate(**processor(clips), streamer=TextIteratorStreamer(processor.tokenizer))
+    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True)
+    ids = model.generate(**processor(clips[1]), streamer=streamer, **settings | {"num_beams": 1})[0]
+    assert "".join(streamer) == processor.tokenizer.decode(ids)
 
 
 def test_models_for_long_audio_hear_all_of_a_clip_at_once(processor):
@@ -188,14 +193,19 @@ def test_assisted_decoding(model, processor):
     assistant.generation_config.eos_token_id = None
     expected = new_tokens(model, inputs, do_sample=False)
     assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=assistant), expected)
+    # one that hears is as good as the model: it hears the clip, once
+    calls = []
+    hook = model.model.speech_encoder.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(new_tokens(model, inputs, do_sample=False, assistant_model=model), expected)
+    hook.remove()
+    assert len(calls) == 2
 
 
 def test_prefill_in_chunks(model, processor):
     inputs = ask(processor, CONVERSATIONS[0])
     expected = new_tokens(model, inputs, do_sample=False)
+    assert torch.equal(new_tokens(model, inputs, prefill_chunk_size=8, do_sample=False), expected)
     features = {name: inputs.pop(name) for name in ("input_features", "input_features_mask", "segment_ids")}
-    with pytest.raises(ValueError, match="prefill_chunk_size"):
-        model.generate(**inputs, **features, prefill_chunk_size=8)
     embeds = model.get_audio_features(**features).pooler_output
     assert torch.equal(new_tokens(model, inputs, audio_embeds=embeds, prefill_chunk_size=8, do_sample=False), expected)
 

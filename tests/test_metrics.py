@@ -98,6 +98,17 @@ def test_normalizers():
     assert wer.compute(predictions=[said], references=[written], normalizer="english")["wer"] == 0
     assert wer.compute(predictions=["i HAVE dogs"], references=["I have, dogs."], normalizer="basic")["wer"] == 0
     assert wer.compute(predictions=["i have dogs"], references=["I have dogs."], normalizer="none")["wer"] > 60
+    for said, written in (
+        ("don\u2019t", "don't"),
+        ("well\u2026 yes", "well yes"),
+        ("wait....", "wait"),
+        ("3.5", "3.5"),
+    ):
+        assert wer.compute(predictions=[said], references=[written], normalizer="english")["wer"] == 0, said
+    assert wer.compute(predictions=["3.5"], references=["3.6"], normalizer="english")["wer"] == 100
+    for word in ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e19\u0e49\u0e33"):  # marks are part of a word
+        score = wer.compute(predictions=[word], references=[word], normalizer="basic")
+        assert (score["wer"], score["reference_length"]) == (0, 1)
     with pytest.raises(ValueError, match="normalizer.*got 'nonsense'"):
         get_normalizer("nonsense")
 

@@ -379,11 +379,9 @@ def test_prompts_without_their_audio_are_refused():
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = ask(processor, CONVERSATIONS[0])
     deaf = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    embeds = {"inputs_embeds": model.get_input_embeddings()(deaf["input_ids"]).detach()}
-    for prompt in (deaf, embeds):
-        for call in (model, model.generate):
-            with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
-                call(**prompt)
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
+            call(**deaf)
     with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
         model(**deaf, audio_embeds=torch.zeros(87, 32))
 

@@ -37,7 +37,13 @@ def test_report_opens_from_the_disk(finished):
     assert (run / "report/scores.png").stat().st_size > 1000
     markdown = (run / "report/report.md").read_text()
     value = read_results(run)["tasks"]["tiny"]["scores"]["wer"]["value"]
-    assert f"| 1 | tiny | wer | lower | {value:.2f} |" in markdown
+    assert f"| 1 | tiny | wer (%) | lower | {value:.2f} |" in markdown
+    assert "| note |" not in markdown and "<th>note</th>" not in index.read_text()  # no column is empty
+    assert "- tiny: “What is said?” (this project's own wording). Published, Some model: not stated." in markdown
+    assert "Published, Some model: not stated." in page and "this project&#39;s own wording" in page
+    assert '<p class="note">2.wav, 0.6 s</p>' in page  # before it is played
+    assert page.count("data-filtered data-score=") == 5 and 'id="limit"' in page and "wer at least" in page
+    assert "<details>" in index.read_text() and 'oninput="applyFilter()"' in index.read_text()
     assert "2.5 (Some model; Table 1)" in markdown
 
 

@@ -255,8 +255,9 @@ def collect_tokens(processor, texts: Iterable[str], batch_size: int = 256) -> li
             [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
             for text in texts[first : first + batch_size]
         ]
-        rendered = processor.apply_chat_template(conversations, tokenize=False)
         # through the processor, so that they are the very tokens of the labels
-        labels = processor(text=rendered, output_labels=True)["labels"]
-        found.update(torch.as_tensor(labels).flatten().tolist())
+        inputs = processor.apply_chat_template(
+            conversations, tokenize=True, return_dict=True, processor_kwargs={"output_labels": True}
+        )
+        found.update(torch.as_tensor(inputs["labels"]).flatten().tolist())
     return sorted(found - {-100, processor.tokenizer.eos_token_id})

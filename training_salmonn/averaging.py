@@ -14,11 +14,16 @@ from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers.trainer import TRAINER_STATE_NAME
 
-from adapter_salmonn import find_other_weights, read_adapter
+from base_weights_salmonn import find_other_weights, read_adapter
 
 
 OLD_RECORD = "base_fingerprint"  # a tensor that once said which base weights an adapter belongs to
+
+
+# Of an adapter and of the processor that training saves beside it.
+SETTINGS = (".json", ".jinja", ".model", ".py")
 
 
 def average_adapters(first: str | Path, second: str | Path, output: str | Path, weight: float = 0.5) -> Path:
@@ -64,8 +69,9 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
     with safe_open(files[0], framework="pt") as file:
         metadata = file.metadata()
     Path(output).mkdir(parents=True, exist_ok=True)
-    for file in Path(first).glob("*.json"):
-        shutil.copy(file, output)
+    for file in Path(first).iterdir():
+        if file.suffix in SETTINGS and file.name != TRAINER_STATE_NAME:
+            shutil.copy(file, output)
     save_file(tensors, Path(output, SAFETENSORS_WEIGHTS_NAME), metadata=metadata)
     return Path(output)
 

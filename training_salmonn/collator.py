@@ -106,7 +106,6 @@ class SalmonnDataCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.silence_seconds = silence_seconds
         self.use_test_prompts = use_test_prompts
-        self._answer_header = _find_answer_header(processor)
         # in shared memory, where workers that outlive an epoch see it change
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
@@ -146,6 +145,7 @@ class SalmonnDataCollator:
                 "output_labels": True,
                 "padding_side": self.padding_side,
                 "pad_to_multiple_of": self.pad_to_multiple_of,
+                "audio_kwargs": {"padding": "longest"},
             },
         )
 
@@ -165,10 +165,6 @@ class SalmonnDataCollator:
             else:
                 rng = self._rng(row_id)
                 prompt = self.prompt_bank.sample(task, question, language, rng)
-            if self._answer_header and self._answer_header in prompt:
-                raise ValueError(
-                    f"what is asked must not hold {self._answer_header!r}, which begins an answer, got {prompt!r}."
-                )
             clip = read_audio(row.get("audio"), self.silence_seconds)
             name = None if task is None else self.prompt_bank[task].name
         except (ValueError, TypeError) as error:
@@ -231,13 +227,6 @@ class SalmonnDataCollator:
             return sample.conversation
         content = [{"type": "audio", "audio": sample.clip}, {"type": "text", "text": sample.prompt}]
         return [{"role": "user", "content": content}, {"role": "assistant", "content": sample.text}]
-
-
-def _find_answer_header(processor) -> str:
-    """What the chat template writes before an answer, such as `ASSISTANT:`. What follows it is taken for one."""
-    question = [{"role": "user", "content": "?"}]
-    start = len(processor.apply_chat_template(question, tokenize=False))
-    return processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)[start:].strip()
 
 
 class EpochCallback(TrainerCallback):

@@ -4,9 +4,6 @@ A SALMONN on frozen encoders: each segment is encoded alone, once and without gr
 what its encoders gave. Features are cut before the first trained part, the layer norms.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -114,25 +111,12 @@ def encoders_of(salmonn: nn.Module) -> dict[str, nn.Module]:
     return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
 
-@contextmanager
-def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Dropout and dropped layers would make every computation another one."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.train()
-
-
 @torch.no_grad()
 def encode_segments(
     salmonn: nn.Module, input_features: torch.Tensor, is_real: torch.BoolTensor
 ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """
-    Runs the encoders on each segment alone.
+    Runs the encoders, which are frozen, on each segment alone.
 
     Args:
         salmonn (`SalmonnModel`): The model.
@@ -144,10 +128,9 @@ def encode_segments(
         length, and BEATs' `(tokens, d_beats)`, or `None` without BEATs.
     """
     outputs = []
-    with _in_eval_mode(encoders_of(salmonn).values()):
-        for features, real, length in zip(input_features, is_real, salmonn._count_frames(is_real).tolist()):
-            features, real = features[None, :, : 2 * length], real[None, : 2 * length]
-            outputs.append((_run_speech_encoder(salmonn, features), _run_beats(salmonn, features, real)))
+    for features, real, length in zip(input_features, is_real, salmonn._count_frames(is_real).tolist()):
+        features, real = features[None, :, : 2 * length], real[None, : 2 * length]
+        outputs.append((_run_speech_encoder(salmonn, features), _run_beats(salmonn, features, real)))
     return outputs
 
 

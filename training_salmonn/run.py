@@ -67,9 +67,11 @@ def keep_traceback(work: str) -> Iterator[None]:
 
 
 def find_checkpoint(output_dir: str, resume: bool | str) -> str | None:
-    """The checkpoint to go on from, if any."""
+    """The checkpoint to go on from, if any. Raises `ValueError` if it is not there, or if there is one not to go on from."""
     last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     if isinstance(resume, str):
+        if not Path(resume).is_dir():
+            raise ValueError(f"`resume` must be the folder of a checkpoint, got {resume}.")
         return resume
     if last is not None and not resume:
         raise ValueError(

@@ -21,7 +21,8 @@ from torch import nn
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from adapter_salmonn import load_adapter_weights
+from base_weights_salmonn import load_adapter_weights
+
 # Importing it tells Transformers' Auto classes about SALMONN.
 from conversion_salmonn.loading import load_with_adapter
 from training_salmonn.frozen_encoders import find_salmonn

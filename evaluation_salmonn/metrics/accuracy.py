@@ -47,6 +47,7 @@ class Accuracy(base.MeanMetric):
 
     main = "accuracy"
     higher_is_better = True
+    unit = "share"
 
     def example_scores(self, predictions, references, extract: str = "strict", labels=None):
         if extract not in ("strict", "flexible", "each", "ordered"):

@@ -24,12 +24,13 @@ class SummedMetric(evaluate.Metric):
     """
     A metric whose score is a function of summed statistics.
 
-    Subclasses set `main`, the key of the value that is compared and plotted, and define `statistics` and
+    Subclasses set `main`, the key of the value that is compared and plotted, its `unit` and direction, and define `statistics` and
     `from_totals`. References are strings, or lists of strings where an example has several.
     """
 
     main: str
     higher_is_better: bool
+    unit: str  # of `main`: "%", "share" (0 to 1), "points" (0 to 100 or as the papers scale it) or "words"
     citation: str = ""
 
     def _info(self) -> evaluate.MetricInfo:

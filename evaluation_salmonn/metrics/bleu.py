@@ -20,6 +20,7 @@ class Bleu4(base.SummedMetric):
 
     main = "bleu"
     higher_is_better = True
+    unit = "points"
     citation = "Post 2018, A Call for Clarity in Reporting BLEU Scores"
 
     def missing_parts(self, tokenize: str = "13a"):

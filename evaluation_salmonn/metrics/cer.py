@@ -12,6 +12,7 @@ class CharacterErrorRate(base.SummedMetric):
 
     main = "cer"
     higher_is_better = False
+    unit = "%"
 
     def statistics(self, predictions, references, normalizer: str = "basic"):
         normalize = get_normalizer(normalizer)

@@ -11,6 +11,7 @@ class CiderD(base.MeanMetric):
 
     main = "cider_d"
     higher_is_better = True
+    unit = "points"
     scale = 100.0
     citation = "Vedantam et al. 2015, CIDEr: Consensus-based Image Description Evaluation"
 

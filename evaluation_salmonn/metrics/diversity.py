@@ -8,6 +8,7 @@ class Diversity(base.MeanMetric):
 
     main = "diversity"
     higher_is_better = True
+    unit = "words"
 
     def example_scores(self, predictions, references):
         normalize = get_normalizer("basic")

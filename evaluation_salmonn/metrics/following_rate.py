@@ -21,6 +21,7 @@ class FollowingRate(base.MeanMetric):
 
     main = "following_rate"
     higher_is_better = True
+    unit = "share"
 
     def example_scores(
         self,

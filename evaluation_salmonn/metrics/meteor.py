@@ -9,6 +9,7 @@ class MeteorScore(base.SummedMetric):
 
     main = "meteor"
     higher_is_better = True
+    unit = "points"
     citation = "Denkowski and Lavie 2014, Meteor Universal: Language Specific Translation Evaluation"
 
     def missing_parts(self):

@@ -12,6 +12,7 @@ class PhoneErrorRate(base.SummedMetric):
 
     main = "per"
     higher_is_better = False
+    unit = "%"
 
     def statistics(self, predictions, references):
         references = [phones(base.only_reference(reference)) for reference in references]

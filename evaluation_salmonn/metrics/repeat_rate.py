@@ -22,6 +22,7 @@ class RepeatRate(base.MeanMetric):
 
     main = "repeat_rate"
     higher_is_better = False
+    unit = "%"
     scale = 100.0
 
     def example_scores(self, predictions, references, longest: int = 20, times: int = 3):

@@ -9,6 +9,7 @@ class RougeL(base.MeanMetric):
 
     main = "rouge_l"
     higher_is_better = True
+    unit = "points"
     scale = 100.0
     citation = "Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries"
 

@@ -9,6 +9,7 @@ class Spider(base.MeanMetric):
 
     main = "spider"
     higher_is_better = True
+    unit = "points"
     scale = 100.0
     citation = "Liu et al. 2017, Improved Image Captioning via Policy Gradient Optimization of SPIDEr"
 

@@ -12,6 +12,7 @@ class WordErrorRate(base.SummedMetric):
 
     main = "wer"
     higher_is_better = False
+    unit = "%"
 
     def statistics(self, predictions, references, normalizer: str = "english"):
         normalize = get_normalizer(normalizer)

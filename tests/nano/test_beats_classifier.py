@@ -216,7 +216,7 @@ class TestRecipes:
         [
             ("none", {}, "`recipe` must be a file or one of nano, got 'none'"),
             ("nano", {"learning_rte": 1}, "no field 'learning_rte', did you mean 'learning_rate'"),
-            ("nano", {"crop_frames": 128}, r"`crop_frames` must be list\\[int\\], got 128"),
+            ("nano", {"crop_frames": 128}, r"`crop_frames` must be list\[int\], got 128"),
         ],
     )
     def test_errors(self, recipe, overrides, message):

@@ -1,0 +1,72 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+Supervised fine-tuning with TRL on clips of your own:
+
+    pip install trl
+    python examples/trl_sft.py --model MODEL --data data.csv --output OUT
+
+`data.csv` (or `.jsonl`) has a row for each clip: `audio` (a path, from the folder of the file), `question` and `answer`.
+OUT becomes a PEFT adapter. Every option of TRL's `SFTConfig` can be given too, such as `--max_steps 100`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import load_dataset
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+from trl import SFTConfig, SFTTrainer, TrlParser
+
+
+@dataclass
+class Arguments:
+    model: str = field(metadata={"help": "folder or Hub id of a SALMONN"})
+    data: str = field(metadata={"help": "CSV or JSONL with the columns audio, question and answer"})
+    output: str = field(metadata={"help": "folder of the adapter"})
+
+
+@dataclass
+class Settings(SFTConfig):
+    output_dir: str | None = field(default="runs/trl-sft", metadata={"help": "folder of checkpoints"})
+    learning_rate: float = field(default=3e-5, metadata={"help": "as the papers have it"})
+
+
+class CollateClips:
+    """Rows to model inputs. Labels are the answer and the end of its turn, and -100 elsewhere."""
+
+    def __init__(self, processor, folder: Path):
+        self.processor, self.folder = processor, folder
+
+    def __call__(self, rows: list[dict]):
+        conversations = []
+        for row in rows:
+            clip = {"type": "audio", "audio": str(self.folder / row["audio"])}
+            question = {"role": "user", "content": [clip, {"type": "text", "text": row["question"]}]}
+            conversations.append([question, {"role": "assistant", "content": row["answer"]}])
+        return self.processor.apply_chat_template(
+            conversations, tokenize=True, return_dict=True, processor_kwargs={"output_labels": True}
+        )
+
+
+def train(arguments: Arguments, settings: SFTConfig) -> SFTTrainer:
+    kind = "csv" if arguments.data.endswith(".csv") else "json"
+    dataset = load_dataset(kind, data_files=arguments.data, split="train")
+    processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=True)
+    model = AutoModelForMultimodalLM.from_pretrained(arguments.model, trust_remote_code=True)
+    # TRL knows text and images: the rows stay as they are, and the collator reads the clips
+    settings.remove_unused_columns = False
+    settings.dataset_kwargs = {"skip_prepare_dataset": True}
+    trainer = SFTTrainer(
+        model,
+        settings,
+        data_collator=CollateClips(processor, Path(arguments.data).parent),
+        train_dataset=dataset,
+        processing_class=processor,
+        peft_config=model.lora_config(),
+    )
+    trainer.train()
+    trainer.save_model(arguments.output)
+    return trainer
+
+
+if __name__ == "__main__":
+    train(*TrlParser((Arguments, Settings)).parse_args_and_config())

@@ -1,0 +1,222 @@
+# Copyright 2026 The SALMONN for Transformers authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How a SALMONN is saved, loaded and shared on the Hub: the base weights, the adapter beside them, and a model card."""
+
+import copy
+import json
+import os
+import re
+import tempfile
+
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from safetensors.torch import save_file
+from transformers.utils import cached_file, find_adapter_config_file
+
+
+try:
+    from .base_weights_salmonn import ADAPTER_WEIGHTS, BASE_WEIGHTS, PEFT_PREFIX, find_base_name, record_base_weights
+except ImportError:
+    from base_weights_salmonn import ADAPTER_WEIGHTS, BASE_WEIGHTS, PEFT_PREFIX, find_base_name, record_base_weights
+
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+UPLOAD_ARGUMENTS = ("commit_message", "commit_description", "create_pr", "private", "revision")
+
+CARD = """
+# {title}
+
+A [SALMONN](https://arxiv.org/abs/2310.13289): a large language model that hears speech, sounds and music.
+{content} The weights carry the licences of the models that they are made of: name yours above before you publish.
+
+```python
+import numpy as np
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+{loading}
+clip = np.zeros(16000, dtype=np.float32)  # a second of silence at 16 kHz, or the path of a recording
+question = [{{"type": "audio", "audio": clip}}, {{"type": "text", "text": "What do you hear?"}}]
+inputs = processor.apply_chat_template(
+    [{{"role": "user", "content": question}}],
+    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+)
+output = model.generate(**inputs, max_new_tokens=50)
+print(processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])
+```
+"""
+LOADING = """\
+processor = AutoProcessor.from_pretrained({model!r}, trust_remote_code=True)
+model = AutoModelForMultimodalLM.from_pretrained({model!r}, trust_remote_code=True)"""
+
+
+def is_hub_id(name: str | None) -> bool:
+    return bool(name) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not os.path.exists(name)
+
+
+class SalmonnSharingMixin:
+    """For SALMONN models: checkpoints of a base with its adapter. See `PreTrainedModel` and `PushToHubMixin`."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, base_check: str = "error", **kwargs):
+        """
+        Loads a model, with the adapter that lies beside it, or an adapter's folder or Hub id with the base model that
+        it names. `base_check` is that of `load_adapter`; all else is as in [`~PreTrainedModel.from_pretrained`].
+        """
+        name, adapter_kwargs = pretrained_model_name_or_path, dict(kwargs.pop("adapter_kwargs", None) or {})
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
+        if name is not None and "_adapter_model_path" not in adapter_kwargs:
+            file = find_adapter_config_file(str(name), **{**hub, **adapter_kwargs})
+            if file is not None:
+                # Transformers would look for the base model where the adapter was trained, even if it lies beside it
+                if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub) is None:
+                    with open(file, encoding="utf-8") as opened:
+                        pretrained_model_name_or_path = json.load(opened).get("base_model_name_or_path")
+                    if not pretrained_model_name_or_path:
+                        raise ValueError(
+                            f"The adapter {name} names no base model: load that one, then `load_adapter`."
+                        )
+                    adapter_kwargs = {"subfolder": kwargs.pop("subfolder", None), **adapter_kwargs}
+                adapter_kwargs |= {"_adapter_model_path": str(name)}
+        if "_adapter_model_path" in adapter_kwargs:
+            adapter_kwargs["base_check"] = base_check
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, adapter_kwargs=adapter_kwargs, **kwargs
+        )
+
+    def save_pretrained(
+        self,
+        save_directory,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        *args,
+        adapter_only: bool = False,
+        repo_id: str | None = None,
+        **kwargs,
+    ):
+        """
+        Saves the model, with a model card unless there is a README.md. One with an adapter is saved as two: the base
+        weights and, beside them, the active adapter as an ordinary PEFT folder, which `from_pretrained` loads with them.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder to save to.
+            push_to_hub (`bool`, *optional*, defaults to `False`):
+                Upload what was saved.
+            adapter_only (`bool`, *optional*, defaults to `False`):
+                Save the active adapter only, to be loaded on its base model with `load_adapter`.
+            repo_id (`str`, *optional*):
+                Hub id of the saved model, by default the folder's name. Auto classes find a base model on the Hub by
+                what the adapter beside it says, so name it if you upload the folder yourself.
+            args, kwargs:
+                Passed on to [`~PreTrainedModel.save_pretrained`], as all other arguments are.
+        """
+        has_adapter = self._hf_peft_config_loaded
+        if adapter_only and not has_adapter:
+            raise ValueError("`adapter_only=True` needs a model with an adapter, got one without.")
+        if not has_adapter and self._adapter_modules():
+            raise ValueError(
+                "The model is in a `PeftModel`: save that one, or take the model out with `unload()` first."
+            )
+        if has_adapter and not adapter_only:
+            if getattr(self, "hf_quantizer", None) is not None or any(p.is_meta for p in self.parameters()):
+                raise ValueError(
+                    "Of a quantized or offloaded model the adapter can be saved: use `adapter_only=True`."
+                )
+        if not has_adapter and os.path.exists(os.path.join(save_directory, "adapter_config.json")):
+            raise ValueError(
+                f"`save_directory` {save_directory} holds an adapter, which would be loaded with the model."
+            )
+        os.makedirs(save_directory, exist_ok=True)
+        hub = {key: kwargs.pop(key) for key in UPLOAD_ARGUMENTS if key in kwargs}
+        before = self._get_files_timestamps(save_directory)
+        if push_to_hub and is_main_process:
+            api = HfApi(token=kwargs.get("token"))
+            name = repo_id or os.path.basename(os.path.abspath(save_directory))
+            repo_id = api.create_repo(name, exist_ok=True, private=hub.pop("private", None)).repo_id
+
+        if has_adapter:
+            state_dict = state_dict or self.state_dict()
+            if is_main_process:
+                self._save_adapter(save_directory, state_dict, adapter_only, repo_id)
+            own = {find_base_name(self, name): tensor for name, tensor in state_dict.items()}
+            own.pop(None, None)
+            state_dict = own
+        if not adapter_only:
+            self._hf_peft_config_loaded = False  # or else Transformers saves the adapter again, and nothing else
+            try:
+                super().save_pretrained(save_directory, is_main_process, state_dict, False, *args, **kwargs)
+            finally:
+                self._hf_peft_config_loaded = has_adapter
+        if not is_main_process:
+            return
+        card = os.path.join(save_directory, "README.md")
+        if not os.path.exists(card):
+            self._make_card(adapter_only, repo_id).save(card)
+        if push_to_hub:
+            # a card that is on the Hub stays
+            before["README.md"] = torch.inf if api.file_exists(repo_id, "README.md") else 0
+            return self._upload_modified_files(save_directory, repo_id, before, token=kwargs.get("token"), **hub)
+
+    def _save_adapter(
+        self, save_directory, state_dict: dict[str, torch.Tensor], adapter_only: bool, repo_id: str | None
+    ):
+        """Writes the active adapter as PEFT does, and with it which base weights it belongs to."""
+        from peft import get_peft_model_state_dict
+
+        adapter_name = self._find_active_adapter()
+        tensors = get_peft_model_state_dict(self, state_dict, adapter_name, save_embedding_layers=False)
+        tensors = {f"{PEFT_PREFIX}{name}": tensor.contiguous() for name, tensor in tensors.items()}
+        metadata = {"format": "pt", BASE_WEIGHTS: json.dumps(record_base_weights(self, state_dict))}
+        path = os.path.join(save_directory, ADAPTER_WEIGHTS)
+        save_file(tensors, path, metadata=metadata)
+        with open(path, "r+b") as file:  # it writes metadata in any order, but equal adapters should be equal files
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) | {"__metadata__": metadata}
+            file.seek(8)
+            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+        config = copy.copy(self.peft_config[adapter_name])
+        name = self.name_or_path or config.base_model_name_or_path
+        if not adapter_only:  # the base is beside it; where that was loaded from means nothing elsewhere
+            name = repo_id or (name if is_hub_id(name) else None)
+        config.base_model_name_or_path = name or None
+        config.save_pretrained(save_directory)
+
+    def push_to_hub(self, repo_id: str, *, tags: list[str] | str | None = None, **kwargs):
+        """Uploads the model to the Hub. `kwargs` are those of `save_pretrained`, such as `adapter_only` and `private`."""
+        self.add_model_tags(tags or [])
+        with tempfile.TemporaryDirectory() as folder:
+            return self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **kwargs)
+
+    def _make_card(self, adapter_only: bool, repo_id: str | None) -> ModelCard:
+        """The model card of what is saved, with a snippet that runs in its folder, or anywhere if it is on the Hub."""
+        own, parts = repo_id or ".", [self.config.speech_config, self.config.text_config]
+        names = [self.name_or_path] if adapter_only else [part.name_or_path for part in parts]
+        data = ModelCardData(
+            base_model=[name for name in names if is_hub_id(name)] or None,
+            library_name="peft" if adapter_only else "transformers",
+            license="other",
+            license_name="of-its-parts",
+            pipeline_tag="audio-text-to-text",
+            tags=["salmonn", "audio", "speech", "music", *(self.model_tags or [])],
+        )
+        base = self.name_or_path if adapter_only else own
+        loading = LOADING.format(model=base or "path of the base model")
+        content = "This is the whole model."
+        if adapter_only:
+            loading += f"\nmodel.load_adapter({own!r})"
+            content = "This is an adapter: connector, norms and LoRA, to be loaded on its base model."
+        text = CARD.format(title=own if repo_id else "SALMONN", content=content, loading=loading)
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
