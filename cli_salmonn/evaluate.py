@@ -10,6 +10,7 @@ from cli_salmonn.report import add_audio, add_data, write_report_of
 EXAMPLES = """\
 examples:
   salmonn evaluate ./salmonn-13b --tasks asr_librispeech_clean --limit 100 --output runs/first
+  salmonn evaluate runs/instruct/adapter --tasks my_task.json --data my_task=test.csv --output runs/mine
   salmonn evaluate ./salmonn-13b --tasks level1 level2 --data-dir ./data --batch-size 16 --output runs/13b
   salmonn evaluate openai/whisper-large-v2 --llm ./vicuna --tasks sqqa_wikiqa --data-dir ./data --output runs/cascade
   accelerate launch --num_processes 8 -m cli_salmonn evaluate ./salmonn-13b --tasks all --output runs/13b
@@ -21,7 +22,9 @@ asr_librispeech_clean.jsonl, stands in for the task's dataset.
 
 def add_parser(commands) -> None:
     parser = add_command(commands, "evaluate", "score a model on tasks", _run, EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of a SALMONN or another audio model")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder or Hub id of a SALMONN, of an adapter, or of another audio model"
+    )
     parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="names, groups, or task files")
     parser.add_argument("--output", required=True, metavar="RUN", help="folder of the run")
     add_data(parser)

@@ -35,6 +35,7 @@ from transformers.models.auto.modeling_auto import (
 # Importing these tells Transformers' Auto classes about SALMONN.
 import modeling_salmonn  # noqa: F401
 import processing_salmonn  # noqa: F401
+from conversion_salmonn.loading import find_base
 from data_salmonn.audio import SAMPLING_RATE  # that of every family here
 from evaluation_salmonn.provenance import weights_digest
 from evaluation_salmonn.task import Task
@@ -227,7 +228,7 @@ def load_model(
     trust_remote_code: bool = False,
 ) -> AudioModel:
     """
-    The model in the folder (or of the Hub id) `name`, ready to answer.
+    The model in the folder (or of the Hub id) `name`, or the adapter there on its base model, ready to answer.
 
     Args:
         llm: folder or Hub id of a text LLM that reads what a Whisper transcribes: a cascade.
@@ -242,13 +243,14 @@ def load_model(
         "dtype": dtype or ("float32" if device.type == "cpu" else "auto"),
         "trust_remote_code": trust_remote_code,
     }
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    with_config = find_base(name) or name  # what `salmonn train` writes is an adapter, which has no configuration
+    config = AutoConfig.from_pretrained(with_config, trust_remote_code=trust_remote_code)
     family = FAMILIES.get(config.model_type, ChatModel)
     _check_takes_audio(name, config)
     if llm is not None and family is not WhisperModel:
         raise ValueError(f"`llm` goes with a Whisper, got {llm} for {name}, a {config.model_type}.")
 
-    processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
+    processor = AutoProcessor.from_pretrained(with_config, trust_remote_code=trust_remote_code)
     if not hasattr(processor, "feature_extractor") and not hasattr(processor, "audio_processor"):
         raise ValueError(f"`model` must come with a processor for audio, got {type(processor).__name__} in {name}.")
     auto_class = AutoModelForSpeechSeq2Seq if family is WhisperModel else AutoModelForMultimodalLM

@@ -12,9 +12,13 @@ answers to it, `chosen` and `rejected`. OUT becomes a PEFT adapter. Every option
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import load_dataset
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, TrlParser
+
+
+ON_CPU = not torch.accelerator.is_available()
 
 
 @dataclass
@@ -27,6 +31,9 @@ class Arguments:
 @dataclass
 class Settings(DPOConfig):
     output_dir: str | None = field(default="runs/trl-dpo", metadata={"help": "folder of checkpoints"})
+    # TRL computes in bfloat16 on a GPU, and stops where there is none
+    use_cpu: bool = field(default=ON_CPU, metadata={"help": "train on the CPU"})
+    bf16: bool | None = field(default=False if ON_CPU else None, metadata={"help": "compute in bfloat16"})
 
 
 class CollatePreferences:

@@ -12,9 +12,13 @@ OUT becomes a PEFT adapter. Every option of TRL's `SFTConfig` can be given too, 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import load_dataset
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from trl import SFTConfig, SFTTrainer, TrlParser
+
+
+ON_CPU = not torch.accelerator.is_available()
 
 
 @dataclass
@@ -28,6 +32,9 @@ class Arguments:
 class Settings(SFTConfig):
     output_dir: str | None = field(default="runs/trl-sft", metadata={"help": "folder of checkpoints"})
     learning_rate: float = field(default=3e-5, metadata={"help": "as the papers have it"})
+    # TRL computes in bfloat16 on a GPU, and stops where there is none
+    use_cpu: bool = field(default=ON_CPU, metadata={"help": "train on the CPU"})
+    bf16: bool | None = field(default=False if ON_CPU else None, metadata={"help": "compute in bfloat16"})
 
 
 class CollateClips:

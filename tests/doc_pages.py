@@ -8,16 +8,21 @@ A block that cannot run here is marked on the line before: `<!-- not run: reason
 
 import contextlib
 import io
+import os
 import re
+import runpy
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from cli_salmonn.main import build_parser, main
 
 
+ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- not run:((?:(?!-->).)*)-->\n\Z", re.DOTALL)
 SHELL = "bash"
@@ -76,36 +81,48 @@ def join_lines(text: str) -> list[str]:
     for line in text.splitlines():
         held += line + "\n"
         here = re.search(r"<<'?(\w+)'?", held)
-        loops = len(re.findall(r"^\s*for ", held, re.MULTILINE)) > len(re.findall(r"^\s*done", held, re.MULTILINE))
-        if line.endswith("\\") or loops or (here and held.splitlines()[-1] != here[1]):
+        if here:
+            is_open = line != here[1]
+        else:
+            starts, ends = (len(re.findall(rf"^\s*{word}\b", held, re.MULTILINE)) for word in ("for", "done"))
+            is_open = line.endswith("\\") or starts > ends
+        if is_open:
             continue
         if held.strip() and not held.lstrip().startswith("#"):
             commands.append(held)
         held = ""
+    if held:
+        raise ValueError(f"a shell block ends within a command: {held!r}")
     return commands
 
 
 def run_line(command: str, shrink: Callable[[list[str]], list[str]]) -> None:
-    """A command of `salmonn` in this process, which has loaded what it needs; any other in a shell."""
-    words = salmonn_words(command)
-    if words is None:
-        subprocess.run(["bash", "-ec", command], check=True, capture_output=True, text=True)
+    """`salmonn ...` and `python FILE ...` in this process, which has loaded what they need; all else in a shell."""
+    words = read_words(command)
+    if words[:1] == ["python"]:
+        with mock.patch("sys.argv", words[1:]):
+            runpy.run_path(words[1], run_name="__main__")
         return
-    said = io.StringIO()
+    if words[:1] != ["salmonn"]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(["bash", "-ec", command], env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"`{' '.join(command.split())}` ends with {done.returncode}: {done.stderr.strip()}")
+        return
+    words, said = words[1:], io.StringIO()
     with contextlib.redirect_stderr(said):
         status = main(shrink(words))
     if status != 0:
         raise RuntimeError(f"`{' '.join(command.split())}` ends with {status}: {said.getvalue().strip()}")
 
 
-def salmonn_words(command: str) -> list[str] | None:
-    """The arguments of a command of `salmonn` that is nothing but that, with the names of files for a `*`."""
+def read_words(command: str) -> list[str]:
+    """The words of a command, with the names of files for a `*`; none of what only a shell understands."""
     if re.search(r"&&|[|;<>]", command):
-        return None
+        return []
     words = shlex.split(command.replace("\\\n", " "), comments=True)
-    if not words or words[0] != "salmonn":
-        return None
-    return [name for word in words[1:] for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+    return [name for word in words for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
 
 
 def check_commands(block: Block) -> None:

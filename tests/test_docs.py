@@ -4,19 +4,19 @@
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from doc_pages import SHELL, Block, check_commands, join_lines, read_blocks, run_blocks, salmonn_words
+from doc_pages import ROOT, SHELL, Block, check_commands, join_lines, read_blocks, read_words, run_blocks
 
 from nano_salmonn import assemble as nano_assemble
-from tiny_salmonn import tiny_config, tiny_model, tiny_processor
+from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 from training_salmonn import activation, recipes
 
 
-ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
@@ -30,9 +30,9 @@ MODELS = {
     "README.md": ("base",),
     "data.md": ("salmonn-13b",),
     "evaluation.md": ("salmonn-13b",),
-    "serving.md": ("salmonn-13b",),
-    "trl.md": ("salmonn-13b",),
+    "serving.md": ("nano",),
 }
+NEEDS = {"README.md": ("jiwer",), "data.md": ("datasets",), "evaluation.md": ("jiwer",), "trl.md": ("trl",)}
 BEATS = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
 DOWNLOADS = {
     "openai/whisper-small": "salmonn/whisper",
@@ -83,7 +83,7 @@ def models(tmp_path_factory):
     nano = tiny_model(config)
     layers = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     nano.add_adapter(nano.lora_config(r=16, lora_alpha=32, target_modules=layers))
-    for name in ("salmonn-nano", "salmonn-13b"):
+    for name in ("salmonn-nano", "salmonn-13b", "nano"):
         nano.save_pretrained(folder / name)
         tiny_processor(config).save_pretrained(folder / name)
     return folder
@@ -94,7 +94,12 @@ def reader(models, tmp_path, monkeypatch):
     """Puts a reader of a page into a folder of its own, with what the page takes for granted."""
 
     def sit_down(page: Path) -> None:
+        for name in NEEDS.get(page.name, ()):
+            pytest.importorskip(name)
+        if "demo_salmonn.speech" in page.read_text(encoding="utf-8") and not can_speak():
+            pytest.skip("needs a voice: pip install espeakng-loader, or the program espeak-ng")
         monkeypatch.chdir(tmp_path)
+        Path("examples").symlink_to(ROOT / "examples")
         for name in MODELS.get(page.name, ()):
             shutil.copytree(models / name, name)
         for name, fixture in DOWNLOADS.items():
@@ -118,6 +123,10 @@ def reader(models, tmp_path, monkeypatch):
     return sit_down
 
 
+def can_speak() -> bool:
+    return find_spec("espeakng_loader") is not None or shutil.which("espeak-ng") is not None
+
+
 def shrink(words: list[str]) -> list[str]:
     """Options that make the parts of a command fit the tiny ones."""
     if words[:2] == ["convert", "salmonn"]:
@@ -128,12 +137,15 @@ def shrink(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in BLOCKS if any(b.not_run is None for b in BLOCKS[page])], ids=str)
 def test_blocks_run(page, reader):
     reader(page)
-    run_blocks(BLOCKS[page], shrink)
+    config = tiny_config()
+    # the pages about adapters and about the web page begin with a model that is loaded, one without and one with
+    model = with_adapter(tiny_model(config)) if page.name == "web.md" else tiny_model(config)
+    run_blocks(BLOCKS[page], shrink, model=model, processor=tiny_processor(config), np=np)
 
 
 @pytest.mark.parametrize("block", [b for page in BLOCKS for b in BLOCKS[page] if b.not_run is not None], ids=str)
 def test_marks_have_reasons_and_commands_that_exist(block):
-    assert len(block.not_run.split()) >= 3, f"{block}: say why it is not run"
+    assert len(block.not_run.split()) >= 2, f"{block}: say why it is not run"
     if block.language == SHELL:
         check_commands(block)
     else:
@@ -176,8 +188,8 @@ def test_runner_leaves_out_what_is_marked(tmp_path):
 def test_lines_are_joined(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.wav").touch()
-    text = "# why\nsalmonn ask \\\n    ./m *.wav  # a comment\ncat > x <<EOF\none\nEOF\nfor n in 1 2; do\n    echo $n\ndone\n"
+    text = "# why\nsalmonn ask \\\n    ./m *.wav  # a comment\ncat > x <<EOF\nfor one\nEOF\nfor n in 1 2; do\n    echo $n\ndone\n"
     commands = join_lines(text)
     assert [command.split()[0] for command in commands] == ["salmonn", "cat", "for"]
-    assert salmonn_words(commands[0]) == ["ask", "./m", "a.wav"]
-    assert salmonn_words("salmonn ask a b && ls") is None
+    assert read_words(commands[0]) == ["salmonn", "ask", "./m", "a.wav"]
+    assert read_words("salmonn ask a b && ls") == []

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate import PartialState, debug_launcher
 from tiny_evaluation import SENTENCES, HearingModel, make_task, write_manifest, write_task
+from transformers import AutoModelForMultimodalLM
 
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import load_examples
@@ -321,6 +322,18 @@ def test_damaged_files_of_a_run_are_named(data, tmp_path):
         read_results(tmp_path / "run")
     with pytest.raises(ValueError, match="`bootstrap_samples` must be at least 0, got -1"):
         run(data | {"bootstrap_samples": -1}, tmp_path / "other")
+
+
+def test_an_adapter_is_a_model(tmp_path):
+    config = tiny_config()
+    tiny_model(config).save_pretrained(tmp_path / "base")
+    tiny_processor(config).save_pretrained(tmp_path / "base")
+    trained = with_adapter(AutoModelForMultimodalLM.from_pretrained(tmp_path / "base"))
+    trained.save_pretrained(tmp_path / "adapter", adapter_only=True)
+    found = load_model(tmp_path / "adapter", device="cpu").model
+    assert found.active_adapters() == ["default"]
+    expected = load_model(tmp_path / "base", adapter=tmp_path / "adapter", device="cpu").model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
 
 
 def test_an_adapter_for_a_model_that_has_one_is_refused(tmp_path):
