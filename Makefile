@@ -9,6 +9,7 @@
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
+#   make test-matrix                  the flows through Transformers, on each of its versions that is supported
 #   make check                        ruff and mlinter, no finding allowed
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
@@ -34,6 +35,11 @@ MODEL ?=
 WEB_ARGS ?=
 SPACE ?=
 RUNS ?= runs/nano
+# Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
+MATRIX ?= 5.21 5.22 5.23
+FLOWS = $(addprefix tests/test_,$(addsuffix .py,adapter_kinds adapter_salmonn configuration_salmonn example_finetune \
+  generation_salmonn golden_salmonn hub_salmonn merge pipelines_salmonn processing_salmonn serving_salmonn \
+  sharing_salmonn trainer trl_salmonn))
 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1
@@ -48,7 +54,7 @@ WEB_STAMP := $(VENV)/.installed-web
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-nano test-slow test-random check style bench report clean
+.PHONY: demo web space test test-web test-nano test-slow test-random test-matrix check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -96,6 +102,14 @@ test-slow: $(STAMP)
 
 test-random: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -p randomly $(PYTEST_ARGS)
+
+test-matrix: $(addprefix test-matrix-,$(MATRIX))
+
+# An environment for each version.
+test-matrix-%:
+	$(MAKE) $(VENV)-$*/.installed VENV=$(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet "transformers==$*.*"
+	$(VENV)-$*/bin/python -m pytest -n $(WORKERS) -m "not slow" $(FLOWS) $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

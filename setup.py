@@ -75,6 +75,7 @@ EXTRAS = {
         "python-multipart",
         "pydantic>=2",
         "bitsandbytes>=0.45",
+        "trl>=1.0",
     ],
 }
 

@@ -164,7 +164,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         "eval_collator": SalmonnDataCollator(
             processor, bank, max_text_tokens=data.max_text_tokens, use_test_prompts=True
         ),
-        "processor": processor,
+        "processing_class": processor,
         "compute_metrics": None,
         "callbacks": [EpochCallback(collator), ResultsCallback(recipe.fields)],
     }

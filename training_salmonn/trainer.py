@@ -57,7 +57,7 @@ class SalmonnTrainer(Trainer):
     `Trainer` for a SALMONN with an adapter, whose arguments are all accepted.
 
     `args` may be plain `TrainingArguments`; with those of a recipe, evaluation can generate answers. Evaluation makes
-    its batches with `eval_collator` where one is given. The `processor`, if given, is saved beside the adapter.
+    its batches with `eval_collator` where one is given. The `processing_class`, if given, is saved beside the adapter.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class SalmonnTrainer(Trainer):
         train_dataset=None,
         eval_dataset=None,
         eval_collator=None,
-        processor=None,
         **kwargs,
     ):
         super().__init__(
@@ -79,7 +78,6 @@ class SalmonnTrainer(Trainer):
             eval_dataset=with_ids(eval_dataset),
             **kwargs,
         )
-        self.processor = processor
         self._trained_modules = find_trained_modules(self.model)
         self.eval_collator = None if eval_collator is None else IdentifiedCollator(eval_collator)
         self._sample_ids: list[str] = []
@@ -209,8 +207,8 @@ class SalmonnTrainer(Trainer):
         folder = Path(self.args.output_dir)
         self.save_model(str(folder / UNFINISHED / name), _internal_call=True)
         if self.args.should_save:
-            if self.processor is not None:
-                self.processor.save_pretrained(folder / UNFINISHED / name)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder / UNFINISHED / name)
             publish(folder / UNFINISHED / name, folder / name)
         self.accelerator.wait_for_everyone()
         return folder / name
