@@ -43,13 +43,11 @@ class SalmonnQFormerConnector(nn.Module):
         self.qformer = AutoModel.from_config(config.qformer_config, dtype=torch.get_default_dtype())
         self.projection = nn.Linear(hidden_size, config.text_config.hidden_size)
 
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`windows`: `(num_windows, window, width)` -> `(num_windows, num_query_tokens, text_hidden_size)`."""
+    def forward(self, windows: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        `windows`: `(num_windows, window, width)`, `attention_mask`: `(num_windows, window)`, 1 is real ->
+        `(num_windows, num_query_tokens, text_hidden_size)`.
+        """
         windows = windows.to(self.query_tokens.dtype)
         hidden_states = self.qformer(
             query_embeds=self.query_tokens.expand(windows.shape[0], -1, -1),
@@ -67,12 +65,7 @@ class SalmonnLinearConnector(nn.Module):
         self.linear_1 = nn.Linear(config.window_frames * config.encoder_width, config.connector_hidden_size)
         self.linear_2 = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
 
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """`windows`: `(num_windows, window, width)` -> `(num_windows, 1, text_hidden_size)`."""
         stacked = windows.flatten(1).to(self.linear_1.weight.dtype)
         return self.linear_2(nn.functional.relu(self.linear_1(stacked))).unsqueeze(1)
@@ -116,13 +109,11 @@ class SalmonnCrossAttentionConnector(nn.Module):
         self.projection = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
         self.attention = SalmonnCrossAttention(config)
 
-    def forward(
-        self,
-        windows: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        text_embeddings: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`windows`: `(num_windows, window, width)` -> `(num_windows, 1, text_hidden_size)`."""
+    def forward(self, windows: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        `windows`: `(num_windows, window, width)`, `text_embeddings`: `(vocab_size, text_hidden_size)` ->
+        `(num_windows, 1, text_hidden_size)`.
+        """
         dtype = self.projection.weight.dtype
         hidden_states = self.projection(self.convolution(windows.flatten(1).to(dtype)))
         return self.attention(hidden_states, text_embeddings.to(dtype)).unsqueeze(1)

@@ -143,9 +143,9 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
                 Otherwise all features are of a whole segment, so that pipelines can put them together. Models of real
                 length read no padding either way.
             return_attention_mask (`bool`, *optional*):
-                Whether to return what the ASR pipeline asks for and can carry: `input_features` with one row for each
-                clip, all of its segments one behind the other, and their mask by the name of `attention_mask`. Clips
-                are cut at silence.
+                Whether to return what the ASR pipeline asks for and can carry: `input_features` of shape `(clips,
+                frames, feature_size + num_fbank_bins)`, one row for each clip with its segments one behind the other,
+                and their mask of shape `(clips, frames)` by the name of `attention_mask`. Clips are cut at silence.
             return_tensors (`str` or [`~utils.TensorType`], *optional*):
                 `"pt"` for `torch.Tensor`, `"np"` or nothing for `np.ndarray`.
             device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
@@ -233,17 +233,17 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
 
     def _join_segments(self, features: np.ndarray, is_real: np.ndarray, counts: list[int]) -> dict[str, np.ndarray]:
         """
-        One row for each clip: its segments, of whole length, one behind the other along time, and then, up to the
-        longest clip, segments of padding only.
+        One row for each clip, `(clips, frames, rows)`: its segments, of whole length, one behind the other, and then, up
+        to the longest clip, segments of padding only. Time is the axis that pipelines pad, to batch clips of any length.
         """
         whole = self.segment_samples // self.hop_length
         shape = (len(counts), max(counts))
-        joint = np.full((*shape, features.shape[1], whole), self.padding_value, dtype=np.float32)
+        joint = np.full((*shape, whole, features.shape[1]), self.padding_value, dtype=np.float32)
         mask = np.zeros((*shape, whole), dtype=np.int64)
         exists = np.arange(max(counts)) < np.array(counts)[:, None]
-        joint[exists, :, : features.shape[2]] = features
+        joint[exists, : features.shape[2]] = features.transpose(0, 2, 1)
         mask[exists, : features.shape[2]] = is_real
-        joint = joint.transpose(0, 2, 1, 3).reshape(len(counts), features.shape[1], -1)
+        joint = joint.reshape(len(counts), -1, features.shape[1])
         return {"input_features": joint, "attention_mask": mask.reshape(len(counts), -1)}
 
 

@@ -143,9 +143,10 @@ class SalmonnGenerationMixin(GenerationMixin):
 
         Args:
             input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`):
-                Segments of clips; or clips of more than one segment, with all of these along `frames`.
-            input_features_mask (`torch.Tensor` of shape `(segments, frames)`, *optional*):
-                1 for the filter bank frames that are real, 0 for padding.
+                Segments of clips; or, as the ASR pipeline carries them, clips of shape `(clips, frames, mel_bins +
+                fbank_bins)` with all of their segments one behind the other, and segments of padding on either side.
+            input_features_mask (`torch.Tensor` of shape `(segments, frames)` or `(clips, frames)`, *optional*):
+                1 for the filter bank frames that are real, 0 for padding. Clips need it.
             segment_ids (`torch.LongTensor` of shape `(segments,)`, *optional*):
                 Place of each segment in its clip, from 0. Left out, each row is a clip.
             args (`tuple`, *optional*):
@@ -237,15 +238,21 @@ class SalmonnGenerationMixin(GenerationMixin):
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.LongTensor]:
-        """Segments of clips that are a row each, `(clips, rows, count * frames)`, and the place of each in its clip."""
+        """Segments, `(segments, rows, frames)`, of clips that may be a row each, and the place of each in its clip."""
         whole = 2 * self.config.speech_config.max_source_positions
-        count, rest = divmod(input_features.shape[-1], whole)
-        if input_features_mask is not None and segment_ids is None and rest == 0:
-            input_features = input_features.unflatten(-1, (count, whole)).transpose(1, 2).flatten(0, 1)
-            mask = input_features_mask.unflatten(-1, (count, whole)).flatten(0, 1)
-            places = torch.arange(count, device=mask.device).repeat(len(mask) // count)
-            exists = (mask != 0).any(-1) | (places == 0)
-            input_features, input_features_mask, segment_ids = input_features[exists], mask[exists], places[exists]
+        is_joint = (
+            input_features_mask is not None
+            and segment_ids is None
+            and input_features.shape[:2] == input_features_mask.shape
+            and input_features.shape[1] % whole == 0
+        )
+        if is_joint:
+            features = input_features.unflatten(1, (-1, whole)).transpose(2, 3)  # (clips, segments, rows, frames)
+            mask = input_features_mask.unflatten(1, (-1, whole))
+            exists = (mask != 0).any(-1)  # the rest pads a clip to the longest of its batch
+            exists[:, 0] |= ~exists.any(1)
+            places = exists.cumsum(1) - 1
+            input_features, input_features_mask, segment_ids = features[exists], mask[exists], places[exists]
             # CODEPATH: models trained on the real length of their clips need not hear the padding
             if not self.config.fixed_length:
                 longest = 2 * int(self.model._count_frames(input_features_mask != 0).max())

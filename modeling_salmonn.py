@@ -413,29 +413,29 @@ class SalmonnModel(SalmonnPreTrainedModel):
         """Reads the joint stream window by window: what [`~SalmonnModel.get_audio_features`] returns."""
         window, stride = self.config.window_frames, self.config.stride_frames
         num_frames = stream.shape[1]
-        num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
+        beside = {}  # what the connector reads beside its windows
         # CODEPATH: the Q-Former of 2309.13963 reads each segment as one window
         if window is None:
-            windows = stream[:, None]  # (segments, 1, frames, encoder_width)
+            windows = stream
+            if lengths is not None:
+                beside["attention_mask"] = self._length_mask(lengths, num_frames)
         else:
+            num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
             padding = max(window + (num_windows - 1) * stride - num_frames, 0)
             windows = nn.functional.pad(stream, (0, 0, 0, padding)).unfold(1, window, stride)
             windows = windows.transpose(2, 3)  # (segments, windows, window, encoder_width)
-
-        attention_mask = text_embeddings = None
-        # CODEPATH: models trained on the real length of their clips
-        if lengths is not None and window is not None:
-            counts = count_windows(lengths, window, stride, self.config.pad_last_window)
-            windows = windows[self._length_mask(counts, num_windows).to(windows.device)]
-        else:
-            windows = windows.flatten(0, 1)
-            attention_mask = None if lengths is None else self._length_mask(lengths, num_frames)
+            # CODEPATH: models trained on the real length of their clips
+            if lengths is None:
+                windows = windows.flatten(0, 1)
+            else:
+                counts = count_windows(lengths, window, stride, self.config.pad_last_window)
+                windows = windows[self._length_mask(counts, num_windows).to(windows.device)]
         # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
         if self.config.connector_type == "cross_attention":
             ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)
-            text_embeddings = self.get_input_embeddings()(ids)
+            beside["text_embeddings"] = self.get_input_embeddings()(ids)
         # a selection keeps the order of axes in memory, with which linear layers are slow
-        audio_embeds = self.connector(windows.contiguous(), attention_mask, text_embeddings)
+        audio_embeds = self.connector(windows.contiguous(), **beside)
         return BaseModelOutputWithPooling(
             last_hidden_state=stream,
             pooler_output=audio_embeds.flatten(0, 1),  # window by window, the queries of a window side by side

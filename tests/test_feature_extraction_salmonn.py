@@ -86,11 +86,11 @@ def test_the_asr_pipeline_gets_a_row_for_each_clip():
     clips = [noise(2), clip]
     features = extractor(clips, sampling_rate=16000, return_attention_mask=True)
     assert set(features) == {"input_features", "attention_mask"}
-    assert features["input_features"].shape == (2, 208, 9000) and features["attention_mask"].shape == (2, 9000)
+    assert features["input_features"].shape == (2, 9000, 208) and features["attention_mask"].shape == (2, 9000)
     assert features["attention_mask"].sum(-1).tolist()[0] == 198
     segments = extractor(clips, sampling_rate=16000, cut_at_silence=True)
     for i, features_of_segment in enumerate(segments["input_features"][1:]):
-        assert np.array_equal(features["input_features"][1, :, 3000 * i : 3000 * (i + 1)], features_of_segment)
+        assert np.array_equal(features["input_features"][1, 3000 * i : 3000 * (i + 1)].T, features_of_segment)
 
 
 def test_clips_are_cut_where_they_are_quiet_and_nothing_is_lost():

@@ -69,6 +69,14 @@ def test_transcription_in_batches(folder, model, processor, batch_size):
     assert "not supported" not in log.out
 
 
+def test_clips_of_any_number_of_segments_are_transcribed_in_a_batch(folder):
+    clips = [noise(5, 1), noise(40, 2), noise(0.4, 3)]
+    transcribe = pipeline("automatic-speech-recognition", model=folder)
+    expected = [transcribe(clip.copy(), max_new_tokens=8)["text"] for clip in clips]
+    results = transcribe([clip.copy() for clip in clips], batch_size=3, max_new_tokens=8)
+    assert [result["text"] for result in results] == expected and all(expected)
+
+
 def test_chats_in_batches(folder, model, processor):
     chats = [question(clip, text=text) for clip, text in zip(CLIPS, ("What?", "What is this?", "Yes?", "No?"))]
     ask_model = pipeline("any-to-any", model=folder)
