@@ -163,9 +163,10 @@ def read_llm(source: str | os.PathLike | LanguagePart, argument: str = "llm") ->
         return source
     folder = find_folder(source, argument)
     config = _read_config(folder, argument)
+    weights = TensorFolder(folder)
     tokenizer = _read_tokenizer(folder, argument)
     generation = _read_generation(folder, config)
-    return make_language_part(str(source), config, TensorFolder(folder), tokenizer, generation, argument)
+    return make_language_part(str(source), config, weights, tokenizer, generation, argument)
 
 
 def make_language_part(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
-import adapter_salmonn
+import base_weights_salmonn
 from base_weights_salmonn import find_other_weights, sample_weights
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
@@ -103,7 +103,7 @@ def test_peft_saves_what_we_load(inputs, tmp_path, caplog):
     expected = logits(peft, inputs)
     peft.save_pretrained(tmp_path / "adapter")
     model = SalmonnForConditionalGeneration.from_pretrained(tmp_path / "base")
-    with caplog.at_level("INFO", logger="adapter_salmonn"):
+    with caplog.at_level("INFO", logger="base_weights_salmonn"):
         model.load_adapter(tmp_path / "adapter")
     assert torch.equal(logits(model, inputs), expected)
     assert "does not say which base weights it belongs to" in caplog.text
@@ -169,7 +169,7 @@ def test_base_check(folders, inputs):
         place = folder / ("adapter" if load == other.load_adapter else "other")
         with pytest.raises(ValueError, match="trained on other base weights"):
             load(place)
-        with CaptureLogger(adapter_salmonn.logger) as log:
+        with CaptureLogger(base_weights_salmonn.logger) as log:
             load(place, base_check="off")
             assert log.out == ""
             if load == other.load_adapter:

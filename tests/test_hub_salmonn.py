@@ -20,7 +20,12 @@ from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_pro
 COMMIT = "a" * 40
 CODE = {path.name for ending in ("beats", "salmonn") for path in Path(__file__).parents[1].glob(f"*_{ending}.py")}
 ADAPTER = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
-WHOLE = ADAPTER | CODE - {"processing_salmonn.py", "feature_extraction_beats.py", "feature_extraction_salmonn.py"}
+WHOLE = ADAPTER | CODE - {
+    "chat_template_salmonn.py",
+    "processing_salmonn.py",
+    "feature_extraction_beats.py",
+    "feature_extraction_salmonn.py",
+}
 WHOLE |= {"config.json", "generation_config.json", "model.safetensors"}
 
 
