@@ -68,7 +68,6 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.12",
         "transformers-mlinter>=0.1.5",
-        "trl>=1.16",  # its examples are tested
         # `transformers serve`, which its client in `eval` tests
         "fastapi",
         "uvicorn",
