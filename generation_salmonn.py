@@ -253,10 +253,6 @@ class SalmonnGenerationMixin(GenerationMixin):
             exists[:, 0] |= ~exists.any(1)
             places = exists.cumsum(1) - 1
             input_features, input_features_mask, segment_ids = features[exists], mask[exists], places[exists]
-            # CODEPATH: models trained on the real length of their clips need not hear the padding
-            if not self.config.fixed_length:
-                longest = 2 * int(self.model._count_frames(input_features_mask != 0).max())
-                input_features, input_features_mask = input_features[..., :longest], input_features_mask[:, :longest]
         if segment_ids is None:
             segment_ids = input_features.new_zeros(len(input_features), dtype=torch.long)
         self.model._check_features(input_features, input_features_mask, segment_ids)
@@ -288,11 +284,10 @@ class SalmonnGenerationMixin(GenerationMixin):
     def _count_audio_tokens(
         self,
         input_features: torch.Tensor,
-        input_features_mask: torch.Tensor | None = None,
-        segment_ids: torch.LongTensor | None = None,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None,
     ) -> list[int]:
-        """Audio tokens of each clip."""
-        self.model._check_features(input_features, input_features_mask, segment_ids)
+        """Audio tokens of each clip, of features that are checked."""
         num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
         counts = torch.tensor([self.config.num_audio_tokens(frames) for frames in num_frames.tolist()])
         starts = range(len(counts)) if segment_ids is None else (segment_ids == 0).nonzero().flatten().tolist()
@@ -344,13 +339,16 @@ class SalmonnGenerationMixin(GenerationMixin):
         # an assistant, whose prefill counts as no first iteration, would be deaf; a single token is no prefill
         may_be_prefill = past_key_values is not None and kwargs.get("next_sequence_length") != 1
         is_empty = may_be_prefill and past_key_values.get_seq_length() == 0
-        return super().prepare_inputs_for_generation(
+        inputs = super().prepare_inputs_for_generation(
             input_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration or is_empty,
             **kwargs,
         )
+        if inputs.get("input_features") is None:  # dropped, as the rest of the audio is, after the prefill
+            inputs.pop("segment_ids", None)
+        return inputs
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **model_kwargs

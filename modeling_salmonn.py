@@ -230,12 +230,6 @@ class SalmonnModel(SalmonnPreTrainedModel):
         self.connector = CONNECTORS[config.connector_type](config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.language_model.set_input_embeddings(value)
-
     @property
     def encoders(self) -> list[PreTrainedModel]:
         """The speech encoder and, if there is one, BEATs."""
@@ -522,7 +516,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
     ) -> torch.BoolTensor:
         """
         Mask of the audio placeholders, expanded to the shape of `inputs_embeds`. Raises a `ValueError` if there are not
-        as many as rows in `audio_features`, or if there are any without audio.
+        as many as rows in `audio_features`, or if there are any and `audio_features` is `None`.
         """
         mask = self.find_placeholders(input_ids, inputs_embeds, attention_mask)
         self.check_placeholders(mask.sum(), 0 if audio_features is None else audio_features.shape[0])
@@ -569,12 +563,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
-        # but a new token.
-        is_prefill = past_key_values is None or inputs_embeds.shape[1] > 1
-        if audio_embeds is not None or (input_ids is not None and is_prefill):
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
             width = inputs_embeds.shape[-1]
             if audio_embeds.shape[-1] != width:
                 raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
@@ -666,6 +656,12 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
         >>> output = model.generate(**inputs, max_new_tokens=100)
         >>> processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ```"""
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
+        has_audio = any(x is not None for x in (input_features, mel_features, audio_embeds)) or mm_encoder_outputs
+        if is_prefill and not has_audio:
+            self.model.check_placeholders(self.model.find_placeholders(input_ids).sum(), 0)
         outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,

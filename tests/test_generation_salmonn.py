@@ -69,6 +69,16 @@ def test_audio_is_encoded_once(model, processor):
     assert calls == [4]  # one clip of one segment, and one of one and one of two
 
 
+def test_decoding_steps_take_no_audio(model, processor):
+    steps = []
+    hook = model.register_forward_pre_hook(lambda _, args, kwargs: steps.append(kwargs), with_kwargs=True)
+    new_tokens(model, ask(processor, *CONVERSATIONS))
+    hook.remove()
+    audio = {"input_features", "input_features_mask", "segment_ids"}
+    assert audio <= steps[0].keys() and len(steps) > 1
+    assert not any(audio & step.keys() for step in steps[1:])
+
+
 def test_the_placeholder_is_never_generated(model, processor):
     outputs = model.generate(
         **ask(processor, *CONVERSATIONS), max_new_tokens=50, do_sample=True, temperature=100.0, top_k=0
