@@ -11,12 +11,20 @@ class CommandParser(argparse.ArgumentParser):
     A parser that another one may take the place of when its command is given: of recipes, whose options Transformers
     says, which takes seconds to import.
 
-    `complete`, if set, makes that one of this one and of the words on the command line.
+    `complete`, if set, makes that one of this one and of the words on the command line. With `intermixed`, options may
+    stand between arguments of any number.
     """
 
     complete: Callable[[argparse.ArgumentParser, list[str]], argparse.ArgumentParser] | None = None
+    intermixed = False
 
     def parse_known_args(self, args=None, namespace=None):
+        if self.intermixed:
+            self.intermixed = False  # it parses twice, with this method
+            try:
+                return self.parse_known_intermixed_args(args, namespace)
+            finally:
+                self.intermixed = True
         if self.complete is None:
             return super().parse_known_args(args, namespace)
         return self.complete(self, args).parse_known_args(args, namespace)

@@ -1,18 +1,21 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""One question to a model about one clip."""
+"""A model that is loaded, asked about clips, and has them transcribed with times."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.audio_utils import load_audio
+from tqdm.auto import tqdm
 
+from cli_salmonn.streaming import AnswerStreamer
+from cli_salmonn.transcripts import Segment
 from conversion_salmonn.loading import load_with_adapter
-from data_salmonn.audio import read_audio
-from data_salmonn.chats import check_single_answer
-from data_salmonn.manifests import read_manifest
-from data_salmonn.prompts import PromptBank
+from feature_extraction_salmonn import cut_at_silence
+
+
+logger = logging.getLogger(__name__)
 
 
 def load(model: str | Path, device: str | None = None, dtype: str | None = None, adapter: str | Path | None = None):
@@ -28,58 +31,15 @@ def load(model: str | Path, device: str | None = None, dtype: str | None = None,
     return loaded.to(device), processor
 
 
-def read_clip(path: str | Path, sampling_rate: int = 16000) -> np.ndarray:
-    """
-    The samples of an audio file, `(samples,)` at `sampling_rate`, channels averaged.
-
-    Raises `ValueError` if the file does not exist or is no audio.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"`audio` {path} does not exist")
-    try:
-        return load_audio(str(path), sampling_rate=sampling_rate)
-    except Exception as error:  # each decoder has errors of its own
-        raise ValueError(f"`audio` {path} is no audio file that can be read ({error})") from error
-
-
-def ask_all(
-    model: str | Path,
-    manifest: str | Path,
-    question: str | None = None,
-    *,
-    adapter=None,
-    device=None,
-    dtype=None,
-    **generation,
-) -> Iterator[dict]:
-    """
-    What `model` answers to each row of a manifest (see `docs/data.md`), as `{"id", "question", "answer"}`: to `question`,
-    or else to what the row or its task asks, and without either with a transcription. Otherwise as [`ask`].
-
-    Raises a `ManifestError` with all bad rows before the model is loaded.
-    """
-    rows = read_manifest(manifest, task="asr", needs_text=False)
-    for row in rows:
-        check_single_answer({"id": row.id, "messages": row.messages})
-    bank = PromptBank.load()
-    loaded, processor = load(model, device, dtype, adapter)
-    generation = {name: value for name, value in generation.items() if value is not None}
-    for row in rows:
-        own = row.question if row.task == "asr" else bank.test_prompt(row.task, row.question)
-        asked = question or own
-        inputs = prepare(processor, read_audio(list(row.paths)), asked).to(loaded.device)
-        answer = decode(processor, inputs, loaded.generate(**inputs, **generation))
-        yield {"id": row.id, "question": asked, "answer": answer}
-
-
 def prepare(processor, audio, question: str | None):
     """
-    Model inputs for `question` about `audio` (path or 16 kHz waveform); without a question, for a transcription, for which
-    `generate` makes the prompt and goes through long audio piece by piece.
+    Model inputs for `question` about `audio` (a path or 16 kHz waveform, or a list of these); without a question, for
+    a transcription of each, for which `generate` makes the prompt and goes through long audio piece by piece.
     """
     if question is None:
         return processor(audio=audio, return_tensors="pt")
-    content = [{"type": "audio", "audio": audio}, {"type": "text", "text": question}]
+    clips = audio if isinstance(audio, list) else [audio]
+    content = [*({"type": "audio", "audio": clip} for clip in clips), {"type": "text", "text": question}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -95,24 +55,82 @@ def decode(processor, inputs, output: torch.Tensor) -> str:
     return processor.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
 
 
-def ask(
-    model: str | Path,
-    audio: str | Path,
-    question: str | None = None,
-    *,
-    adapter: str | Path | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    **generation,
-) -> str:
+class Listener:
     """
-    What `model` answers to `question` about the file `audio`; without a question, a transcription.
+    A model that answers about clips.
 
-    `generation` are arguments of `generate`; those that are `None` are left to the model.
-    Raises `ValueError` if the file does not exist or is no audio, and if model and adapter do not go together.
+    `generation` are arguments of `generate`; those that are `None` are left to the model. With `stream`, answers appear on
+    standard output while they are written, unless the model searches with beams, whose words are not final before the end.
     """
-    clip = read_clip(audio)
-    loaded, processor = load(model, device, dtype, adapter)
-    inputs = prepare(processor, clip, question).to(loaded.device)
-    generation = {name: value for name, value in generation.items() if value is not None}
-    return decode(processor, inputs, loaded.generate(**inputs, **generation))
+
+    def __init__(self, model, processor, stream: bool = False, **generation):
+        self.model, self.processor = model, processor
+        self.generation = {name: value for name, value in generation.items() if value is not None}
+        beams = self.generation.get("num_beams", getattr(model.generation_config, "num_beams", None))
+        self.streamer = AnswerStreamer(processor) if stream and beams in (None, 1) else None
+        if self.streamer is not None:
+            self.generation["streamer"] = self.streamer
+
+    @torch.no_grad()
+    def answer(self, clips: list[np.ndarray], questions: Sequence[str], name: str = "the clip") -> Iterator[str]:
+        """
+        What the model answers to each of `questions` about `clips`, 16 kHz, which stand in one prompt in this order and
+        are encoded once. `name` is what they are called in a warning.
+        """
+        self._warn_about_long_clips(clips, name)
+        audio_embeds = None
+        for question in questions:
+            inputs = prepare(self.processor, clips, question).to(self.model.device)
+            features = {key: inputs.pop(key) for key in self.processor.feature_extractor.model_input_names}
+            if audio_embeds is None:
+                audio_embeds = self.model.get_audio_features(**features, return_dict=True).pooler_output
+            output = self.model.generate(**inputs, audio_embeds=audio_embeds, **self.generation)
+            self._finish()
+            yield decode(self.processor, inputs, output)
+
+    def transcribe(self, clip: np.ndarray, name: str = "the clip") -> Iterator[Segment]:
+        """
+        What is said in `clip`, `(samples,)` of 16 kHz: of one that is longer than the model was trained on in pieces, as
+        [`~SalmonnForConditionalGeneration.transcribe`] cuts them, each as soon as it is there.
+        """
+        rate = self.processor.feature_extractor.sampling_rate
+        pieces = self._cut(clip)
+        # one by one where the first is there sooner for it, and the whole not later
+        one_by_one = self.streamer is not None or self.model.device.type == "cpu"
+        at_once = 1 if one_by_one else self.model.config.max_segments_at_once
+        start = 0
+        hidden = True if self.streamer is not None or len(pieces) == 1 else None  # or else if stderr is no terminal
+        with tqdm(desc=f"Transcribing {name}", total=len(pieces), unit="piece", leave=False, disable=hidden) as bar:
+            for first in range(0, len(pieces), at_once):
+                group = pieces[first : first + at_once]
+                inputs = prepare(self.processor, group, None).to(self.model.device)
+                output = self.model.generate(**inputs, **self.generation)
+                bar.update(len(group))
+                for piece, ids in zip(group, output):
+                    end = start + len(piece)
+                    text = self.processor.decode(ids, skip_special_tokens=True).strip()
+                    yield Segment(round(start / rate, 3), round(end / rate, 3), text)
+                    start = end
+        self._finish()
+
+    def _cut(self, clip: np.ndarray) -> list[np.ndarray]:
+        """The pieces in which a clip is transcribed, as the processor cuts them."""
+        extractor = self.processor.feature_extractor
+        longest = extractor.max_audio_seconds
+        if longest is None or len(clip) <= longest * extractor.sampling_rate:
+            return [clip]
+        samples = min(extractor.segment_samples, int(longest * extractor.sampling_rate))
+        return cut_at_silence(clip, samples, extractor.sampling_rate)
+
+    def _warn_about_long_clips(self, clips: list[np.ndarray], name: str) -> None:
+        extractor = self.processor.feature_extractor
+        seconds, longest = max(map(len, clips)) / extractor.sampling_rate, extractor.max_audio_seconds
+        if longest is not None and seconds > longest:
+            logger.warning(
+                f"{name} is {seconds:.0f} s long, and this model was trained on {longest:g} s: its answer may leave much of "
+                "it out. Without a question it is transcribed piece by piece."
+            )
+
+    def _finish(self) -> None:
+        if self.streamer is not None:
+            self.streamer.finish()

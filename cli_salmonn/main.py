@@ -19,6 +19,7 @@ from cli_salmonn import (
     convert,
     demo,
     evaluate,
+    info,
     judge,
     merge,
     nano,
@@ -35,6 +36,7 @@ from cli_salmonn.extras import find_version, how_to_install
 # In the order of the help: use a model, get one, train it, look at it, score it.
 COMMANDS = (
     ask,
+    info,
     demo,
     convert,
     assemble,

@@ -20,10 +20,7 @@ from transformers.utils import PROCESSOR_NAME, cached_file, find_adapter_config_
 import modeling_salmonn  # noqa: F401
 import processing_salmonn  # noqa: F401
 from conversion_salmonn.checkpoint_io import list_names
-
-
-# What PEFT saves of an adapter.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+from conversion_salmonn.folders import check_adapter, is_missing
 
 
 def load_with_adapter(
@@ -66,7 +63,7 @@ def find_base(model: str | os.PathLike) -> str | None:
 
     Raises `ValueError` if `model` is an adapter alone whose base is not known, or a folder that is not there.
     """
-    if _is_missing(model):
+    if is_missing(model):
         raise ValueError(f"`model` {model} does not exist.")
     file = find_adapter_config_file(str(model))
     if file is None:
@@ -74,7 +71,7 @@ def find_base(model: str | os.PathLike) -> str | None:
     if Path(file).with_name("config.json").is_file():
         return str(model)
     base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if base is None or _is_missing(base):
+    if base is None or is_missing(base):
         where = "does not say what its base model is" if base is None else f"was trained on {base}, which is not there"
         raise ValueError(
             f"`model` {model} is an adapter that {where}: name the base model as `model`, and it as `adapter`."
@@ -82,16 +79,9 @@ def find_base(model: str | os.PathLike) -> str | None:
     return base
 
 
-def _is_missing(name: str | os.PathLike) -> bool:
-    """Whether `name` is a folder that is not there, and cannot be the id of a repository either."""
-    return not Path(name).exists() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1)
-
-
 def attach_adapter(model, adapter: str | os.PathLike) -> None:
     """Gives `model` a trained adapter. Raises `ValueError` if it was trained on other weights, or does not fit."""
-    missing = [name for name in ADAPTER_FILES if not Path(adapter, name).is_file()]
-    if missing and (Path(adapter).exists() or _is_missing(adapter)):  # else it is one of the Hub
-        raise ValueError(f"`adapter` {adapter} is no folder of an adapter, it lacks {' and '.join(missing)}")
+    check_adapter(adapter)
     try:
         loading = model.load_adapter(str(adapter))
     except RuntimeError as error:  # Transformers has logged which ones

@@ -76,13 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """The demo itself. Raises `ValueError` for what the user can mend."""
-    from cli_salmonn.inference import load, read_clip
+    from cli_salmonn.audio_files import read_clip
+    from cli_salmonn.inference import load
 
     if options.audio is None:
         clips = DEMO_CLIPS
     else:
         # The user's file is read first: a wrong name should not cost the time of making a model.
-        samples = read_clip(options.audio, SAMPLING_RATE)
+        samples = read_clip(options.audio)
         clips = (DemoClip("clip", str(options.audio), (options.question or QUESTION,), lambda: samples),)
 
     folder = options.model or find_nano()

@@ -137,7 +137,7 @@ class Listener:
 
     def _read(self, path: str | Path, name: str) -> np.ndarray:
         """Samples of a file, whose length is looked at before it is decoded."""
-        from cli_salmonn.inference import read_clip
+        from cli_salmonn.audio_files import read_clip
 
         longest = self.limits.clip_seconds
         # not every format that can be decoded has a header that soundfile knows
@@ -145,7 +145,7 @@ class Listener:
             header = soundfile.info(str(path))
             self._check_length(header.frames / header.samplerate, name)
         try:
-            samples = read_clip(path, self.sampling_rate)
+            samples = read_clip(path)
         except ValueError as error:
             raise ValueError(f"“{name}” cannot be read as audio. {READABLE}, of up to {longest:g} s.") from error
         if len(samples) == 0:

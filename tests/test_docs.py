@@ -28,6 +28,7 @@ BLOCKS = {page: read_blocks(page) for page in PAGES if page.is_file()}
 # What a page has from elsewhere: small ones stand in for the models and files that its reader has.
 MODELS = {
     "README.md": ("base",),
+    "ask.md": ("salmonn-13b",),
     "data.md": ("salmonn-13b",),
     "evaluation.md": ("salmonn-13b",),
     "serving.md": ("nano",),

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor, GenerationConfig
 
 from conversion_salmonn import merge as merging
-from conversion_salmonn.loading import ADAPTER_FILES, load_with_adapter
+from conversion_salmonn.folders import ADAPTER_FILES
+from conversion_salmonn.loading import load_with_adapter
 from conversion_salmonn.merge import merge
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 

@@ -213,7 +213,7 @@ def test_files_that_cannot_be_taken(listener, files, calls, name, message):
 
 
 def test_length_is_seen_before_decoding(listener, files, monkeypatch):
-    monkeypatch.setattr("cli_salmonn.inference.read_clip", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cli_salmonn.audio_files.read_clip", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="41 s long"):
         listener.listen(files / "too_long.flac")
 
