@@ -6,7 +6,8 @@ Direct preference optimization with TRL on clips of your own:
     python examples/trl_dpo.py --model MODEL --data data.csv --output OUT
 
 `data.csv` (or `.jsonl`) has a row for each clip: `audio` (a path, from the folder of the file), `question`, and two
-answers to it, `chosen` and `rejected`. OUT becomes a PEFT adapter. Every option of TRL's `DPOConfig` can be given too.
+answers to it, `chosen` and `rejected`. OUT becomes a PEFT adapter, of MODEL or, if MODEL has an adapter already, of
+OUT/base. Every option of TRL's `DPOConfig` can be given too.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +16,8 @@ from pathlib import Path
 import torch
 from datasets import load_dataset
 from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig, DPOTrainer, TrlParser
-
-
-ON_CPU = not torch.accelerator.is_available()
 
 
 @dataclass
@@ -31,9 +30,7 @@ class Arguments:
 @dataclass
 class Settings(DPOConfig):
     output_dir: str | None = field(default="runs/trl-dpo", metadata={"help": "folder of checkpoints"})
-    # TRL computes in bfloat16 on a GPU, and stops where there is none
-    use_cpu: bool = field(default=ON_CPU, metadata={"help": "train on the CPU"})
-    bf16: bool | None = field(default=False if ON_CPU else None, metadata={"help": "compute in bfloat16"})
+    bf16: bool | None = field(default=is_torch_bf16_gpu_available(), metadata={"help": "where the GPU has it"})
 
 
 class CollatePreferences:
@@ -65,7 +62,14 @@ def train(arguments: Arguments, settings: DPOConfig) -> DPOTrainer:
     kind = "csv" if arguments.data.endswith(".csv") else "json"
     dataset = load_dataset(kind, data_files=arguments.data, split="train")
     processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=True)
-    model = AutoModelForMultimodalLM.from_pretrained(arguments.model, trust_remote_code=True)
+    # float16, in which models may be saved, is slow on a CPU and too coarse for small steps
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model = AutoModelForMultimodalLM.from_pretrained(arguments.model, dtype=dtype, trust_remote_code=True)
+    if getattr(model, "peft_config", None):
+        # TRL's PEFT would write over the adapter that came along: the new one goes on top, and this is its base
+        model = model.merge_and_unload()
+        for part in (model, processor):
+            part.save_pretrained(Path(arguments.output, "base"))
     settings.remove_unused_columns = False
     trainer = ClipDPOTrainer(
         model,

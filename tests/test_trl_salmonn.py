@@ -77,6 +77,22 @@ def test_sft(folder, data, tmp_path, file):
     check_adapter(trainer, tmp_path / "out", folder, noise(1))
 
 
+def test_models_with_an_adapter_are_merged_first(data, tmp_path):
+    import trl_sft
+
+    folder, clip = save_nano(tmp_path / "nano"), noise(1)
+    inputs = ask(AutoProcessor.from_pretrained(folder), question(clip))
+    settings = trl_sft.Settings(output_dir=str(tmp_path / "run"), **QUIET)
+    trainer = trl_sft.train(trl_sft.Arguments(folder, str(data / "data.csv"), str(tmp_path / "out")), settings)
+    check_adapter(trainer, tmp_path / "out", str(tmp_path / "out" / "base"), clip)
+    with torch.no_grad():
+        before, merged = (
+            AutoModelForMultimodalLM.from_pretrained(path).eval()(**inputs).logits
+            for path in (folder, tmp_path / "out" / "base")
+        )
+    torch.testing.assert_close(before, merged, atol=1e-3, rtol=1e-3)
+
+
 def test_sft_that_loses_the_clips_is_refused(folder, data, tmp_path):
     """TRL's own preparation keeps the text: nobody trains a deaf model by accident."""
     from trl import SFTConfig, SFTTrainer
