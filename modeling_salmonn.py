@@ -317,7 +317,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
             return input_features_mask != 0
         fbank = input_features[:, self.config.speech_config.num_mel_bins :]
         if self.beats is None:  # no filter banks to tell padding by; a whole segment has two frames less than columns
-            return torch.arange(input_features.shape[2], device=fbank.device).expand(len(fbank), -1) >= 2
+            return torch.arange(input_features.shape[2], device=fbank.device).expand(fbank.shape[0], -1) >= 2
         return (fbank != 0).any(1)
 
     def _count_frames(self, is_real: torch.BoolTensor) -> torch.LongTensor:
@@ -448,7 +448,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
         frames = 2 * speech_config.max_source_positions
         if not isinstance(input_features, torch.Tensor):
             raise TypeError(f"`input_features` must be a tensor, got {type(input_features).__name__}.")
-        if input_features.ndim != 3 or input_features.shape[1] != rows or len(input_features) == 0:
+        # shapes rather than lengths below: `len` would fix the number of segments in an exported model
+        if input_features.ndim != 3 or input_features.shape[1] != rows or input_features.shape[0] == 0:
             raise ValueError(
                 f"`input_features` must have shape (segments, {rows} rows, frames): {speech_config.num_mel_bins} of "
                 f"log-mel and {rows - speech_config.num_mel_bins} of filter banks, got {tuple(input_features.shape)}."
@@ -461,7 +462,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
             raise ValueError(f"`input_features` must have an even number of at most {frames} frames, got {found}.")
         if not torch.compiler.is_compiling() and not input_features.isfinite().all():
             raise ValueError("`input_features` must be finite, got NaN or inf.")
-        self._check_segments(len(input_features), found, input_features_mask, segment_ids)
+        self._check_segments(input_features.shape[0], found, input_features_mask, segment_ids)
 
     @staticmethod
     def _check_segments(segments: int, frames: int, input_features_mask, segment_ids):
@@ -469,7 +470,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if segment_ids is not None and segment_ids.shape != (segments,):
             raise ValueError(
                 f"`segment_ids` must have shape (segments,) = ({segments},) to go with `input_features`, got "
-                f"{tuple(segment_ids.shape)}."
+                f"{tuple(segment_ids.shape)}. Pipelines batch the first segment of a clip only: chats about longer clips need "
+                "`batch_size=1`."
             )
         if input_features_mask is None:
             return

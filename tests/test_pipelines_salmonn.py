@@ -89,6 +89,14 @@ def test_chats_in_batches(folder, model, processor):
     assert [text.strip() for text in texts] == [text.strip() for text in expected] and all(texts)
 
 
+def test_chats_about_long_clips_are_not_cut_in_batches(folder):
+    ask_model = pipeline("any-to-any", model=folder)
+    chats = [question(noise(40, 1)), question(noise(1, 2))]
+    with pytest.raises(ValueError, match="need `batch_size=1`"):
+        ask_model(chats, batch_size=2, max_new_tokens=2)
+    assert len(ask_model(chats, max_new_tokens=2)) == 2
+
+
 def test_streaming(model, processor, capsys):
     inputs = ask(processor, question(CLIPS[0]))
     expected = answer(model, processor, inputs, max_new_tokens=12)
