@@ -143,13 +143,13 @@ class Listener:
         # not every format that can be decoded has a header that soundfile knows
         with contextlib.suppress(soundfile.SoundFileError):
             header = soundfile.info(str(path))
+            if header.frames == 0:
+                raise ValueError(f"“{name}” holds no sound: it is 0 s long.")
             self._check_length(header.frames / header.samplerate, name)
         try:
             samples = read_clip(path)
         except ValueError as error:
             raise ValueError(f"“{name}” cannot be read as audio. {READABLE}, of up to {longest:g} s.") from error
-        if len(samples) == 0:
-            raise ValueError(f"“{name}” holds no sound: it is 0 s long.")
         if not np.isfinite(samples).all():
             raise ValueError(f"“{name}” holds samples that are not finite numbers.")
         self._check_length(len(samples) / self.sampling_rate, name)

@@ -68,6 +68,7 @@ def trained(tmp_path_factory):
     [
         [],
         ["ask"],
+        ["info"],
         ["convert"],
         ["convert", "beats"],
         ["convert", "salmonn"],
