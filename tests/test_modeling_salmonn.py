@@ -267,43 +267,6 @@ def test_resized_vocabulary():
     assert model.get_input_embeddings().num_embeddings == 610
 
 
-def test_device_map_and_attention_by_part(tmp_path):
-    tiny_model(tiny_config()).save_pretrained(tmp_path)
-    model = SalmonnForConditionalGeneration.from_pretrained(
-        tmp_path, device_map="auto", attn_implementation={"text_config": "eager", "beats_config": "sdpa"}
-    )
-    assert model.model.language_model.config._attn_implementation == "eager"
-    assert model.model.beats.config._attn_implementation == "sdpa"
-    assert model.model.speech_encoder.config is model.config.speech_config
-    model.set_attn_implementation("eager")
-    assert model.model.beats.config._attn_implementation == "eager"
-    assert model.device.type == "cpu"
-
-
-@pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
-def test_what_belongs_together_is_never_split_over_devices(connector):
-    model = tiny_model(tiny_config(**VARIANTS[connector]))
-    layers = {"BeatsEncoderLayer", "BeatsPositionalConvEmbedding", "WhisperEncoderLayer", "LlamaDecoderLayer"}
-    assert layers | {type(model.model.connector).__name__} <= set(model._no_split_modules)
-
-
-@pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
-def test_every_part_can_be_offloaded(connector, tmp_path):
-    """Weights on disk are there only while their own module runs: none may be read past it."""
-    config = tiny_config(**VARIANTS[connector])
-    inputs = ask(tiny_processor(config), CONVERSATIONS[0])
-    model = tiny_model(config)
-    expected = model(**inputs).logits
-    model.save_pretrained(tmp_path / "model")
-    parts = [f"model.{name}" for name, _ in model.model.named_children()] + ["lm_head"]
-    for offloaded in (parts[:3], parts[3:]):
-        places = {part: "disk" if part in offloaded else "cpu" for part in parts}
-        loaded = SalmonnForConditionalGeneration.from_pretrained(
-            tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload"
-        )
-        torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("connector", ["qformer", "linear", "cross attention"])
 def test_training_moves_every_trained_parameter(connector):
     config = tiny_config(**VARIANTS[connector])

@@ -31,6 +31,11 @@ VARIANTS = {
     "real length, whole segment": {"fixed_length": False, "window_seconds": None, "num_query_tokens": 5},
     "real length, speech only, linear": {"fixed_length": False, "beats_config": None, "connector_type": "linear"},
 }
+# The chat template of an LLM that knows no clips.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def tiny_config(llm: str = "llama", **settings) -> SalmonnConfig:
