@@ -1,4 +1,4 @@
-"""Parts of a model on several devices, or on none while they do not run."""
+"""Models on several devices, with parts on none while they do not run, and exported."""
 
 import pytest
 import torch
@@ -42,3 +42,26 @@ def test_every_part_can_be_offloaded(connector, tmp_path):
             tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload"
         )
         torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_exported_encoders_take_any_number_of_segments():
+    model = tiny_model(tiny_config()).model
+
+    class Hearing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_features, input_features_mask):
+            return self.model.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
+
+    features = tiny_processor(tiny_config()).feature_extractor(
+        [noise(2), noise(3), noise(1)], 16000, return_tensors="pt"
+    )
+    inputs = features["input_features"], features["input_features_mask"]
+    segments = torch.export.Dim("segments", max=8)
+    with torch.no_grad():
+        exported = torch.export.export(
+            Hearing(), tuple(x[:2] for x in inputs), dynamic_shapes=({0: segments}, {0: segments})
+        )
+        torch.testing.assert_close(exported.module()(*inputs), Hearing()(*inputs), atol=1e-5, rtol=0)

@@ -319,29 +319,6 @@ def test_encoders_read_a_bounded_number_of_segments_at_once(variant):
     assert [state.shape for state in found.hidden_states] == [state.shape for state in expected.hidden_states]
 
 
-def test_exported_encoders_take_any_number_of_segments():
-    model = tiny_model(tiny_config()).model
-
-    class Hearing(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_features, input_features_mask):
-            return self.model.get_audio_features(input_features, input_features_mask, return_dict=True).pooler_output
-
-    features = tiny_processor(tiny_config()).feature_extractor(
-        [noise(2), noise(3), noise(1)], 16000, return_tensors="pt"
-    )
-    inputs = features["input_features"], features["input_features_mask"]
-    segments = torch.export.Dim("segments", max=8)
-    with torch.no_grad():
-        exported = torch.export.export(
-            Hearing(), tuple(x[:2] for x in inputs), dynamic_shapes=({0: segments}, {0: segments})
-        )
-        torch.testing.assert_close(exported.module()(*inputs), Hearing()(*inputs), atol=1e-5, rtol=0)
-
-
 def test_the_inputs_of_the_encoders_can_come_apart():
     config = tiny_config()
     model, processor = tiny_model(config), tiny_processor(config)
