@@ -2,22 +2,16 @@
 """A recipe in two processes gives the losses of one process on the same global batches."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import socket
-import sys
-from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
-from fsdp_on_cpu import shard_across_cpus
+from forked import run_forked
 from safetensors import safe_open
 from tiny_training import save_clips, save_model, shrink
 from transformers import AutoModelForMultimodalLM
 
 from base_weights_salmonn import find_base_weights
-from cli_salmonn.main import main
 
 
 STEPS, GLOBAL_BATCH = 4, 8
@@ -40,40 +34,12 @@ def fields(tmp_path_factory) -> dict:
     }
 
 
-# Processes that have imported what they need before they are forked: importing it takes longer than a run.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["cli_salmonn.main", "training_salmonn.run", "tiny_training"])
-
-
-def work(arguments: list[str], environment: dict[str, str], with_fsdp: bool, log: Path) -> None:
-    """What each process does: the command, in the environment that torchrun gives it."""
-    os.environ.update(environment)
-    with open(log, "w", encoding="utf-8") as file, redirect_stderr(file):
-        if with_fsdp:
-            shard_across_cpus()
-        sys.exit(main(arguments))
-
-
 def launch(processes: int, folder: Path, with_fsdp: bool = False, resume: bool = False, **fields) -> list[float]:
     """The losses of all steps of a run in so many processes."""
     fields |= {"output_dir": folder, "per_device_train_batch_size": GLOBAL_BATCH // processes}
     recipe = folder / "pretrain.yaml"
     recipe.write_text(json.dumps({"extends": "pretrain", **shrink("pretrain", **fields)}))  # JSON is YAML
-    arguments = ["train", str(recipe), *(["--resume"] if resume else [])]
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    running = []
-    for rank in map(str, range(processes)):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-        log = folder / f"process-{rank}.log"
-        environment = environment | sizes if processes > 1 else {}
-        running.append(PROCESSES.Process(target=work, args=(arguments, environment, with_fsdp, log)))
-        running[-1].start()
-    for rank, process in enumerate(running):
-        process.join(timeout=600)
-        assert process.exitcode == 0, (folder / f"process-{rank}.log").read_text()[-3000:]
+    run_forked(["train", str(recipe), *(["--resume"] if resume else [])], processes, folder, with_fsdp)
     return [loss for _, loss in json.loads((folder / "curves.json").read_text())["loss"]]
 
 

@@ -71,7 +71,7 @@ SHORT = {
     "bf16": False,
     "report_to": [],
 }
-QFORMER = ("--qformer-hidden-size", "32", "--qformer-heads", "4", "--qformer-intermediate-size", "48")
+QFORMER = ("--qformer-hidden-size", "32", "--qformer-heads", "4", "--qformer-intermediate-size", "48", "--real-length")
 
 
 @pytest.fixture(scope="module")
