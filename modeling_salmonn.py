@@ -565,8 +565,12 @@ class SalmonnModel(SalmonnPreTrainedModel):
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        if audio_embeds is not None:
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
+        if audio_embeds is not None or is_prefill:
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
+        if audio_embeds is not None:
             width = inputs_embeds.shape[-1]
             if audio_embeds.shape[-1] != width:
                 raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
@@ -658,12 +662,6 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
         >>> output = model.generate(**inputs, max_new_tokens=100)
         >>> processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ```"""
-        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
-        # but a new token.
-        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
-        has_audio = any(x is not None for x in (input_features, mel_features, audio_embeds)) or mm_encoder_outputs
-        if is_prefill and not has_audio:
-            self.model.check_placeholders(self.model.find_placeholders(input_ids).sum(), 0)
         outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,

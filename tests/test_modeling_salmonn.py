@@ -347,10 +347,6 @@ def test_prompts_without_their_audio_are_refused():
             call(**deaf)
     with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
         model(**deaf, audio_embeds=torch.zeros(87, 32))
-    # the base model takes any ids, as Transformers' common tests expect, but no audio that does not fit
-    assert model.model(**deaf).last_hidden_state.isfinite().all()
-    with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
-        model.model(**deaf, audio_embeds=torch.zeros(87, 32))
 
 
 def test_padding_is_not_taken_for_placeholders():
