@@ -565,10 +565,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
         elif mm_encoder_outputs:
             audio_embeds = mm_encoder_outputs["audio"].pooler_output.flatten(0, -2)
-        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
-        # but a new token.
-        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
-        if audio_embeds is not None or is_prefill:
+        # The head refuses prompts without their audio. Trainers with a loss of their own, as TRL has one, leave it out.
+        if audio_embeds is not None or (self.training and input_ids is not None):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
             width = inputs_embeds.shape[-1]
@@ -662,6 +660,12 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
         >>> output = model.generate(**inputs, max_new_tokens=100)
         >>> processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ```"""
+        # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
+        # but a new token.
+        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
+        audio = (input_features, mel_features, fbank_features, audio_embeds, mm_encoder_outputs)
+        if is_prefill and all(value is None for value in audio):
+            self.model.check_placeholders(self.model.find_placeholders(input_ids).sum(), 0)
         outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,

@@ -347,6 +347,10 @@ def test_prompts_without_their_audio_are_refused():
             call(**deaf)
     with pytest.raises(ValueError, match="got 88 placeholders for 87 audio tokens"):
         model(**deaf, audio_embeds=torch.zeros(87, 32))
+    # Transformers' common tests give the base model any ids. TRL's trainers run it without the head.
+    assert model.model(**deaf).last_hidden_state.isfinite().all()
+    with pytest.raises(ValueError, match="got 88 placeholders for 0 audio tokens"):
+        model.model.train()(**deaf)
 
 
 def test_padding_is_not_taken_for_placeholders():
