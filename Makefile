@@ -6,6 +6,7 @@
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make test-web                     the tests of the web page, also in Chromium where there is one
+#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
@@ -37,9 +38,8 @@ SPACE ?=
 RUNS ?= runs/nano
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
 MATRIX ?= 5.21 5.22 5.23
-FLOWS = $(addprefix tests/test_,$(addsuffix .py,adapter_kinds adapter_salmonn configuration_salmonn example_finetune \
-  generation_salmonn golden_salmonn hub_salmonn merge pipelines_salmonn processing_salmonn serving_salmonn \
-  sharing_salmonn trainer trl_salmonn))
+FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
+  generation_salmonn golden_salmonn merge processing_salmonn trainer))
 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1
@@ -54,7 +54,7 @@ WEB_STAMP := $(VENV)/.installed-web
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-nano test-slow test-random test-matrix check style bench report clean
+.PHONY: demo web space test test-web test-ecosystem test-nano test-slow test-random test-matrix check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -87,11 +87,14 @@ space:
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
+
+test-ecosystem: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "ecosystem and not slow" $(PYTEST_ARGS)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)

@@ -297,7 +297,7 @@ def build_model(
     config: SalmonnConfig,
     state: Mapping[str, torch.Tensor],
     source: str,
-    new: str = r"\.base_fingerprint$",
+    new: str = r"$^",
     seed: int = 0,
 ) -> SalmonnForConditionalGeneration:
     """

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 
-NANO = Path(__file__).parent / "nano"
+# The mark of a layer is the name of its folder. `make test` runs what stands beside the folders.
+LAYERS = ("ecosystem", "nano")
 CACHES = Path(tempfile.mkdtemp(prefix="salmonn-tests-"))
 
 # Set before anything of Hugging Face is imported, which reads them once. Each worker of pytest-xdist has folders of its
@@ -32,10 +33,10 @@ def pytest_unconfigure():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of the workshop of salmonn-nano are marked as such: `make test` leaves them out, `make test-nano` runs them."""
     for item in items:
-        if NANO in item.path.parents:
-            item.add_marker(pytest.mark.nano)
+        for layer in LAYERS:
+            if Path(__file__).parent / layer in item.path.parents:
+                item.add_marker(layer)
 
 
 @pytest.hookimpl(tryfirst=True)

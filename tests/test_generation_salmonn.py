@@ -10,17 +10,19 @@ from transformers.utils import logging
 from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
-CONVERSATIONS = [question(noise(2, 1)), question(noise(1, 2), noise(31, 3), text="Which?"), question(text="Hello?")]
+SEGMENT = 4  # seconds: 11 audio tokens
+CONVERSATIONS = [question(noise(2, 1)), question(noise(1, 2), noise(5, 3), text="Which?"), question(text="Hello?")]
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return tiny_processor(tiny_config())
+    return tiny_processor(tiny_config(segment_seconds=SEGMENT))
 
 
 @pytest.fixture(scope="module")
 def model(processor):
-    model = tiny_model(tiny_config(transcription_prompt_ids=processor.transcription_prompt_ids()))
+    config = tiny_config(segment_seconds=SEGMENT, transcription_prompt_ids=processor.transcription_prompt_ids())
+    model = tiny_model(config)
     model.generation_config.eos_token_id = None  # every answer is as long as asked for
     return model
 
@@ -123,12 +125,13 @@ def test_transcription_without_a_prompt(model, processor):
 @pytest.mark.parametrize("fixed_length", [True, False])
 def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
     """A clip of more than the model was trained on gives what its pieces give, one behind the other."""
-    config = tiny_config(transcription_prompt_ids=processor.transcription_prompt_ids(), fixed_length=fixed_length)
+    config = tiny_config(segment_seconds=SEGMENT, max_audio_seconds=SEGMENT, fixed_length=fixed_length)
+    config.transcription_prompt_ids = processor.transcription_prompt_ids()
     config.transcription_separator_ids = [7]
     config.max_segments_at_once = 2
     processor, model = tiny_processor(config), tiny_model(config)
     settings = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "num_beams": 2}
-    clips = [noise(2, 1), noise(65, 2)]
+    clips = [noise(2, 1), noise(9, 2)]
     pieces = [clips[0], *processor.feature_extractor._cut(clips[1], at_silence=True)]
     assert len(pieces) == 4
     answers = []
@@ -139,7 +142,7 @@ def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
         answers.append(answer)
     expected = [answers[0], [*answers[1], 7, *answers[2], 7, *answers[3]]]
     carried = processor.feature_extractor(clips, 16000, return_attention_mask=True, return_tensors="pt")
-    left_padded = {name: torch.stack([value[0].roll(-3000, 0), value[1]]) for name, value in carried.items()}
+    left_padded = {name: torch.stack([value[0].roll(-400, 0), value[1]]) for name, value in carried.items()}
     for found in (
         model.generate(**processor(clips), **settings),
         model.generate(carried["input_features"], attention_mask=carried["attention_mask"], **settings),
@@ -149,7 +152,7 @@ def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
     ):
         assert [row[: len(ids)] for row, ids in zip(found.tolist(), expected)] == expected
         assert found.shape == (2, len(expected[1])) and not found[0, len(expected[0]) :].any()
-    with pytest.raises(ValueError, match="transcribed in one piece, got one of more than 30 s"):
+    with pytest.raises(ValueError, match="transcribed in one piece, got one of more than 4 s"):
         model.generate(**processor(clips), return_dict_in_generate=True)
     with pytest.raises(ValueError, match="`streamer` takes one clip, got 2"):
         model.generate(**processor(clips), streamer=TextIteratorStreamer(processor.tokenizer))
@@ -159,12 +162,11 @@ def test_long_clips_are_transcribed_piece_by_piece(processor, fixed_length):
 
 
 def test_models_for_long_audio_hear_all_of_a_clip_at_once(processor):
-    config = tiny_config(
-        transcription_prompt_ids=processor.transcription_prompt_ids(), max_audio_seconds=None, beats_config=None
-    )
+    config = tiny_config(segment_seconds=SEGMENT, max_audio_seconds=None, beats_config=None)
+    config.transcription_prompt_ids = processor.transcription_prompt_ids()
     model, processor = tiny_model(config), tiny_processor(config)
-    expected = new_tokens(model, processor.apply_transcription_request(noise(31, 3)), do_sample=False)
-    output = model.generate(**processor(noise(31, 3)), max_new_tokens=5, do_sample=False)
+    expected = new_tokens(model, processor.apply_transcription_request(noise(5, 3)), do_sample=False)
+    output = model.generate(**processor(noise(5, 3)), max_new_tokens=5, do_sample=False)
     assert torch.equal(output, expected)
 
 
@@ -182,7 +184,7 @@ def test_what_the_model_was_not_made_for_gets_a_warning(processor):
 
 
 def test_transcription_of_incomplete_clips_is_refused(model, processor):
-    features = processor.feature_extractor([noise(31)], sampling_rate=16000, return_tensors="pt")
+    features = processor.feature_extractor([noise(5)], sampling_rate=16000, return_tensors="pt")
     with pytest.raises(ValueError, match=r"`segment_ids` must have shape .* = \(1,\)"):
         model.generate(features["input_features"][:1], segment_ids=features["segment_ids"])
     with pytest.raises(ValueError, match=r"must number the segments of each clip 0, 1, 2, ..., got \[1\]"):
@@ -224,7 +226,7 @@ def test_prefill_in_chunks(model, processor):
 
 
 def test_transcription_without_an_instruction(processor):
-    model = tiny_model(tiny_config())
+    model = tiny_model(tiny_config(segment_seconds=SEGMENT))
     features = processor(noise(1), sampling_rate=16000, return_tensors="pt")
     assert model.generate(**features, max_new_tokens=3).shape == (1, 3)
 
@@ -257,7 +259,7 @@ def test_a_cache_is_continued_with_a_new_clip(model, processor, num_beams):
     settings = {"do_sample": False, "num_beams": num_beams, "max_new_tokens": 4}
     inputs = ask(processor, both)
     expected = model.generate(**inputs, **settings)
-    length = int((inputs["input_ids"][0] == AUDIO_TOKEN_ID).nonzero()[88])
+    length = int((inputs["input_ids"][0] == AUDIO_TOKEN_ID).nonzero()[11])
     with torch.no_grad():
         cache = model(
             input_ids=inputs["input_ids"][:, :length].repeat(num_beams, 1),
@@ -271,7 +273,7 @@ def test_a_cache_is_continued_with_a_new_clip(model, processor, num_beams):
 
 
 def test_lora_scale(processor):
-    model = with_adapter(tiny_model(tiny_config()))
+    model = with_adapter(tiny_model(tiny_config(segment_seconds=SEGMENT)))
     inputs = ask(processor, CONVERSATIONS[0])
     full, off = new_tokens(model, inputs), new_tokens(model, inputs, lora_scale=0)
     assert torch.equal(full, new_tokens(model, inputs, lora_scale=1.0)) and not torch.equal(full, off)
@@ -290,7 +292,7 @@ def test_lora_scale(processor):
 
 @pytest.mark.parametrize("scale", [-1, float("nan"), float("inf"), "half", True])
 def test_bad_lora_scales_are_refused(processor, scale):
-    model = with_adapter(tiny_model(tiny_config()))
+    model = with_adapter(tiny_model(tiny_config(segment_seconds=SEGMENT)))
     with pytest.raises(ValueError, match="`lora_scale` must be a number"):
         model.generate(**ask(processor, CONVERSATIONS[0]), lora_scale=scale)
 
@@ -303,9 +305,9 @@ def test_lora_scale_needs_lora(model, processor):
 def test_features_and_embeddings_together_are_refused(model, processor):
     inputs = ask(processor, CONVERSATIONS[0])
     with pytest.raises(ValueError, match="At most one of"):
-        model.generate(**inputs, audio_embeds=torch.zeros(88, 32))
+        model.generate(**inputs, audio_embeds=torch.zeros(11, 32))
     with pytest.raises(ValueError, match="`audio_embeds` needs `input_ids`"):
-        model.generate(audio_embeds=torch.zeros(88, 32))
+        model.generate(audio_embeds=torch.zeros(11, 32))
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -313,7 +315,7 @@ def test_prompts_that_do_not_fit_their_audio_are_refused(model, processor, num_b
     inputs = ask(processor, CONVERSATIONS[0])
     inputs["input_ids"] = inputs["input_ids"].repeat(1, 2)
     del inputs["attention_mask"]
-    with pytest.raises(ValueError, match="176 placeholders for 88 audio tokens"):
+    with pytest.raises(ValueError, match="22 placeholders for 11 audio tokens"):
         model.generate(**inputs, num_beams=num_beams)
     with pytest.raises(ValueError, match=r"\(segments, 208 rows, frames\)"):
-        model.generate(torch.zeros(1, 80, 3000))
+        model.generate(torch.zeros(1, 80, 400))

@@ -17,7 +17,7 @@ from tiny_salmonn import ask, noise, question
 
 
 pytest.importorskip("trl")
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 QUIET = {
     "max_steps": 2,
     "per_device_train_batch_size": 2,

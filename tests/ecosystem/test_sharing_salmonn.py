@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from transformers import pipeline
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+from modeling_salmonn import SalmonnForConditionalGeneration
+from processing_salmonn import SalmonnProcessor
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
@@ -32,7 +35,7 @@ FLAT_FILES = {
 
 
 def save(folder, seed: int = 0, **settings):
-    config = tiny_config(**settings)
+    config = tiny_config(**{"segment_seconds": 4, "max_audio_seconds": 4} | settings)
     processor = tiny_processor(config)
     config.transcription_prompt_ids = processor.transcription_prompt_ids()
     model = with_adapter(tiny_model(config, seed=seed))
@@ -50,6 +53,10 @@ def folder(tmp_path_factory):
     return folder
 
 
+def gaussian(seconds: int) -> np.ndarray:
+    return np.random.default_rng(seconds).standard_normal(16000 * seconds).astype(np.float32) * 0.1
+
+
 def run_elsewhere(script: str, *arguments, cwd) -> dict:
     """Runs a script where nothing of this project is importable; it prints its result as JSON in the last line."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
@@ -64,19 +71,25 @@ def run_elsewhere(script: str, *arguments, cwd) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1]) | {"log": done.stderr}
 
 
-AUTO_CLASSES = """
+# One process for all: it takes longer to import what they need than to run them.
+ELSEWHERE = """
 import json
 import numpy as np
 from transformers import (
-    AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, AutoFeatureExtractor
+    AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 )
-folder, second = sys.argv[1:]
+folder, second, *marked = sys.argv[1:]
+clip, long = (np.random.default_rng(n).standard_normal(16000 * n).astype(np.float32) * 0.1 for n in (2, 6))
+transcribe = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
+chat = pipeline("any-to-any", model=folder, trust_remote_code=True)
+messages = [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": "What?"}]}]
+transcripts = [transcribe(clip)["text"], transcribe(long)["text"]]
+chatted = chat(messages, return_full_text=False)[0]["generated_text"]
 names = [
     type(auto.from_pretrained(folder, trust_remote_code=True)).__name__
     for auto in (AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor)
 ]
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-clip = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
 inputs = processor(text="USER: <|audio|>\\nASSISTANT:", audio=clip, return_tensors="pt")
 answers = []
 for _ in range(2):
@@ -85,8 +98,25 @@ for _ in range(2):
     model.save_pretrained(second)
     processor.save_pretrained(second)
     folder = second
-print(json.dumps({"names": names, "answers": answers}))
+for folder in marked:
+    AutoConfig.from_pretrained(folder, trust_remote_code=True)
+marks = [type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).MARK for folder in marked]
+results = {"names": names, "answers": answers, "marks": marks, "transcripts": transcripts, "chatted": chatted}
+print(json.dumps(results))
 """
+
+
+@pytest.fixture(scope="module")
+def elsewhere(folder, tmp_path_factory):
+    """What the script finds in a saved model, the same saved again, and two whose code is marked."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    for name in ("one", "two"):
+        save(root / name)
+        path = root / name / "configuration_salmonn.py"
+        path.write_text(
+            path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"')
+        )
+    return run_elsewhere(ELSEWHERE, folder, root / "second", root / "one", root / "two", cwd=root)
 
 
 def test_saved_folders_carry_the_code(folder):
@@ -99,67 +129,29 @@ def test_saved_folders_carry_the_code(folder):
     }
 
 
-def test_auto_classes_with_remote_code(folder, tmp_path):
-    result = run_elsewhere(AUTO_CLASSES, folder, tmp_path / "second", cwd=tmp_path)
-    assert result["names"] == [
+def test_auto_classes_with_remote_code(folder, elsewhere):
+    assert elsewhere["names"] == [
         "SalmonnConfig",
         "SalmonnModel",
         "SalmonnForConditionalGeneration",
         "SalmonnForConditionalGeneration",
         "SalmonnProcessor",
     ]
-    model, processor = save(tmp_path / "here")
-    clip = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
-    inputs = processor(text="USER: <|audio|>\nASSISTANT:", audio=clip, return_tensors="pt")
-    assert result["answers"] == [model.generate(**inputs, do_sample=False).tolist()] * 2
+    model, processor = (auto.from_pretrained(folder) for auto in (SalmonnForConditionalGeneration, SalmonnProcessor))
+    inputs = processor(text="USER: <|audio|>\nASSISTANT:", audio=gaussian(2), return_tensors="pt")
+    assert elsewhere["answers"] == [model.generate(**inputs, do_sample=False).tolist()] * 2
 
 
-TWO_CHECKPOINTS = """
-import json
-from transformers import AutoConfig
-for folder in sys.argv[1:]:
-    print(type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__module__, file=sys.stderr)
-modules = [type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).MARK for folder in sys.argv[1:]]
-print(json.dumps({"modules": modules}))
-"""
-
-
-def test_each_checkpoint_runs_its_own_code(folder, tmp_path):
+def test_each_checkpoint_runs_its_own_code(elsewhere):
     """Code that registered itself on import would run for the checkpoint that is loaded next."""
-    for name in ("one", "two"):
-        save(tmp_path / name)
-        path = tmp_path / name / "configuration_salmonn.py"
-        path.write_text(
-            path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"')
-        )
-    assert run_elsewhere(TWO_CHECKPOINTS, tmp_path / "one", tmp_path / "two", cwd=tmp_path)["modules"] == [
-        "one",
-        "two",
-    ]
+    assert elsewhere["marks"] == ["one", "two"]
 
 
-PIPELINES = """
-import json
-import numpy as np
-from transformers import pipeline
-clip, long = (np.random.default_rng(n).standard_normal(16000 * n).astype(np.float32) * 0.1 for n in (2, 33))
-transcribe = pipeline("automatic-speech-recognition", model=sys.argv[1], trust_remote_code=True)
-chat = pipeline("any-to-any", model=sys.argv[1], trust_remote_code=True)
-messages = [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": "What?"}]}]
-print(json.dumps({
-    "transcripts": [transcribe(clip)["text"], transcribe(long)["text"]],
-    "answer": chat(messages, return_full_text=False)[0]["generated_text"],
-}))
-"""
-
-
-def test_pipelines_with_remote_code(folder, tmp_path):
-    result = run_elsewhere(PIPELINES, folder, cwd=tmp_path)
-    clip, long = (np.random.default_rng(n).standard_normal(16000 * n).astype(np.float32) * 0.1 for n in (2, 33))
+def test_pipelines_with_remote_code(folder, elsewhere):
     transcribe = pipeline("automatic-speech-recognition", model=str(folder))
-    assert result["transcripts"] == [transcribe(clip)["text"], transcribe(long)["text"]]
-    assert result["answer"]
-    assert "not supported" not in result["log"] and "ERROR" not in result["log"]
+    assert elsewhere["transcripts"] == [transcribe(gaussian(seconds))["text"] for seconds in (2, 6)]
+    assert elsewhere["chatted"]
+    assert "not supported" not in elsewhere["log"] and "ERROR" not in elsewhere["log"]
 
 
 def test_asr_pipeline(folder):
@@ -170,14 +162,14 @@ def test_asr_pipeline(folder):
         assert [set(single) for single in singles] == [{"text"}] * 2 and all(single["text"] for single in singles)
         assert transcribe(clips) == transcribe(clips, batch_size=2) == singles
         assert transcribe({"raw": clips[0], "sampling_rate": 16000}) == singles[0]
-        long = noise(33, 3)
+        long = noise(6, 3)
         assert transcribe([clips[0], long], batch_size=2) == [singles[0], transcribe(long)]
     assert "not supported" not in log.out
 
 
 def test_transcripts_are_those_of_the_request(folder):
     model, processor = save(folder.parent / "again")
-    clip = noise(33, 3)
+    clip = noise(6, 3)
     short, long = clip[:32000], clip
     inputs = processor.apply_transcription_request(short)
     answer = model.generate(**inputs, num_beams=5)[0, inputs["input_ids"].shape[1] :]
@@ -214,12 +206,12 @@ def test_any_to_any_pipeline(folder):
 def test_speech_only_models_in_the_asr_pipeline(tmp_path):
     save(tmp_path, beats_config=None)
     transcribe = pipeline("automatic-speech-recognition", model=str(tmp_path))
-    assert transcribe(noise(33))["text"] and transcribe([noise(1), noise(2)], batch_size=2)[1]["text"]
+    assert transcribe(noise(6))["text"] and transcribe([noise(1), noise(2)], batch_size=2)[1]["text"]
 
 
 def test_importing_prints_nothing(tmp_path):
     files = " ".join(sorted(name.removesuffix(".py") for name in FLAT_FILES))
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    script = f"import sys; sys.path.insert(0, {root!r}); [__import__(name) for name in {files!r}.split()]"
+    root = Path(__file__).parents[2]
+    script = f"import sys; sys.path.insert(0, {str(root)!r}); [__import__(name) for name in {files!r}.split()]"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

@@ -18,7 +18,7 @@ from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_pro
 
 
 COMMIT = "a" * 40
-CODE = {path.name for ending in ("beats", "salmonn") for path in Path(__file__).parents[1].glob(f"*_{ending}.py")}
+CODE = {path.name for ending in ("beats", "salmonn") for path in Path(__file__).parents[2].glob(f"*_{ending}.py")}
 ADAPTER = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 WHOLE = ADAPTER | CODE - {
     "chat_template_salmonn.py",

@@ -17,7 +17,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 from examples.finetune_with_trainer import CollateQuestions, finetune
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "finetune_with_trainer.py"
 SCRIPT = """
 import sys

