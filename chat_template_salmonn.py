@@ -48,13 +48,23 @@ _JOIN_PARTS = """
 # Stand around an answer on its way through the template of an LLM, so that it is found again in what that writes.
 _BEGIN, _END = "\ue0a0answer\ue0a1", "\ue0a1answer\ue0a0"
 
-# White space stays outside of the marks, where templates trim it.
+# White space stays outside of the marks, where templates trim it. A thought begins anew behind its tags: templates leave it
+# out of earlier turns, or write it once more, and take with it what stands before it.
 _MARK_ANSWERS = """
     {%- if joined.text is string -%}
         {%- set joined.text = joined.text | replace('BEGIN', '') | replace('END', '') -%}
         {%- set bare = joined.text | trim -%}
         {%- if message['role'] == 'assistant' and bare -%}
-            {%- set joined.text = joined.text.replace(bare, 'BEGIN' + bare + 'END', 1) -%}
+            {%- set joined.marked = 'BEGIN' + bare + 'END' -%}
+            {%- for tag in ['<think>', '</think>'] if '</think>' in bare and tag in bare -%}
+                {%- set parts = joined.marked.split(tag, 1) -%}
+                {%- set rest = parts[1].lstrip() -%}
+                {%- if not rest.startswith('</think>') -%}
+                    {%- set space = parts[1][:parts[1] | length - rest | length] -%}
+                    {%- set joined.marked = parts[0] + tag + space + 'BEGIN' + rest -%}
+                {%- endif -%}
+            {%- endfor -%}
+            {%- set joined.text = joined.text.replace(bare, joined.marked, 1) -%}
         {%- endif -%}
     {%- endif -%}
 """
@@ -62,8 +72,10 @@ _MARK_ANSWERS = """
 # Tags what stands between the marks, and the end of the turn behind it.
 _TAG_ANSWERS = """
 {%- for piece in written.split('BEGIN') -%}
-    {%- if loop.first or 'END' not in piece -%}
+    {%- if loop.first -%}
         {{- piece | replace('END', '') -}}
+    {%- elif 'END' not in piece -%}
+        {%- generation -%}{{- piece -}}{%- endgeneration -%}
     {%- else -%}
         {%- set answer = piece.split('END', 1)[0] -%}
         {%- set rest = piece.split('END', 1)[1] | replace('END', '') -%}

@@ -180,11 +180,37 @@ def test_labels_with_the_template_of_an_llm(family):
     assert processor.apply_chat_template(begun, continue_final_message=True).endswith("Well, I")
 
 
-def test_a_thought_that_the_template_leaves_out():
-    template, _ = LLM_TEMPLATES["thinking"]
-    processor = tiny_processor(tiny_config(), chat_template=wrap_chat_template(template))
-    messages = question(noise(1), answer="<think>\nHm.\n</think>\n\nNo.")
-    assert processor.apply_chat_template(messages).endswith("</think>\n\nNo.<|im_end|>\n")
+# As Qwen 3 has them: earlier thoughts are left out, the last one is written once more.
+THOUGHTS = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}{%- set text = message.content %}"
+    "{%- if message.role == 'assistant' and '</think>' in text %}"
+    "{%- set thought = text.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}"
+    "{%- set text = text.split('</think>')[-1].lstrip('\n') %}"
+    "{%- if loop.last %}{{- '<think>\n' + thought + '\n</think>\n\n' }}{%- endif %}{%- endif %}"
+    "{{- text + '<|im_end|>\n' }}{%- endfor %}"
+)
+
+
+def test_thoughts_that_templates_leave_out_or_write_again():
+    tokenizer = AutoTokenizer.from_pretrained(LLAMA)
+    processor = tiny_processor(tiny_config(), chat_template=wrap_chat_template(THOUGHTS))
+    texts = ["<think>\nHm.\n</think>\n\nNo.", "<think>\nWell.\n</think>\n\nYes.", "<think>\n\n</think>\n\nSo."]
+    two = [*question(noise(1), answer=texts[0]), {"role": "user", "content": "Sure?"}]
+    conversations = [[*two, {"role": "assistant", "content": text}] for text in texts[1:]]
+    learnt = answers(processor, train(processor, *conversations))
+    ends = ["Well.</think>Yes.<|im_end|>", "So.<|im_end|>"]
+    assert ["".join(answer.split()) for answer in learnt] == [f"No.<|im_end|>{end}" for end in ends]
+    for messages in conversations:
+        plain = [{"role": "user", "content": "<Speech><|audio|></Speech> What is this?"}, *messages[1:]]
+        assert processor.apply_chat_template(messages) == tokenizer.apply_chat_template(
+            plain, chat_template=THOUGHTS, tokenize=False
+        )
+
+
+def test_a_thought_that_is_kept_is_learnt():
+    processor = tiny_processor(tiny_config(), chat_template=wrap_chat_template(CHATML))
+    learnt = answers(processor, train(processor, question(noise(1), answer="<think>\nHm.\n</think>\n\nNo.")))
+    assert "".join(learnt[0].split()) == "<think>Hm.</think>No.<|im_end|>"
 
 
 @pytest.mark.parametrize("chat_template", [CHATML, wrap_chat_template("{{ messages[0]['content'] }}")])
