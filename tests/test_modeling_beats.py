@@ -358,6 +358,7 @@ class TestTransformers:
         assert first[0]["label"] == same[0]["label"] == released.config.id2label[best]
         assert first[0]["score"] == pytest.approx(EXPECTED["speech/probs"].max().item(), abs=1e-4)
 
+    @pytest.mark.ecosystem
     def test_loads_where_the_project_is_not_installed(self, tmp_path):
         folder = convert_beats(FIXTURES / "BEATs_tiny.pt", tmp_path / "model")
         script = tmp_path / "elsewhere.py"

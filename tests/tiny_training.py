@@ -129,7 +129,7 @@ SHRUNK = {
     "report_to": ["none"],
 }
 SHRUNK_TASKS = {
-    "alignment": {"max_steps": 60, "learning_rate": 0.01},
+    "alignment": {"max_steps": 40, "learning_rate": 0.01},
     "longform": {"concatenate_max_seconds": 30.0},
     "activate": {
         **{"per_device_train_batch_size": 1, "max_steps": 12, "learning_rate": 5e-3, "lr_scheduler_type": "constant"},

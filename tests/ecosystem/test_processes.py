@@ -10,7 +10,7 @@ from training_salmonn import processes
 from training_salmonn.processes import make_once
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The first process works for longer than the others would wait at a barrier.
 SCRIPT = """
 import datetime, os, sys, time
