@@ -41,7 +41,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["datasets>=5.0", "jiwer>=4.0", "matplotlib>=3.8", "tensorboard>=2.16"],
+    "train": ["datasets>=5.0", "jiwer>=4.0", "matplotlib>=3.8", "pillow>=10", "tensorboard>=2.16"],
     "eval": [
         "datasets>=5.0",
         "evaluate>=0.4.3",

@@ -14,16 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup, escape
 
 from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.metrics import load_metric
 from evaluation_salmonn.plots import plot_distribution, plot_scores
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
 from evaluation_salmonn.task import BANK, OWN, ROW, UNKNOWN_PROMPT
+
+
+with needs_extra("eval"):
+    from jinja2 import Environment, PackageLoader, select_autoescape
+    from markupsafe import Markup, escape
 
 
 PROMPT_NOTE = (

@@ -54,7 +54,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "demo_salmonn.web", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 2
-    assert 'needs Gradio: pip install "salmonn-transformers[web]"' in capsys.readouterr().err
+    assert "gradio is missing: run `pip install -e '.[web]'`" in capsys.readouterr().err
 
 
 def read_setup(name):
