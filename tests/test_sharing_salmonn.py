@@ -233,7 +233,10 @@ sys.path[:0] = sys.argv[2:]
 import salmonn_transformers
 
 heavy = [name for name in ("peft", "datasets", "jiwer", "matplotlib", "gradio", "conversion_salmonn") if name in sys.modules]
-from transformers import *
+from transformers import (
+    AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline,
+)
 
 folder, beats = sys.argv[1] + "/salmonn", sys.argv[1] + "/beats"
 loaded = [
@@ -251,8 +254,8 @@ print(json.dumps({"heavy": heavy, "classes": [f"{type(x).__module__}.{type(x).__
 
 
 def test_one_import_registers_everything(tmp_path):
-    """Folders without code load through every Auto class once the package is imported, and through none before."""
-    model, processor = save(tmp_path / "salmonn")
+    """Folders without code load through every Auto class once the package is imported."""
+    model, _ = save(tmp_path / "salmonn")
     beats = BeatsForAudioClassification(model.config.beats_config)
     beats.save_pretrained(tmp_path / "beats")
     BeatsFeatureExtractor(num_mel_bins=beats.config.num_mel_bins).save_pretrained(tmp_path / "beats")
