@@ -4,19 +4,17 @@
 import ast
 import importlib.metadata
 import re
-import runpy
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
+from setup_file import ROOT, read_setup
 
 from cli_salmonn.main import main
 from data_salmonn import extras
 from data_salmonn.extras import MissingPackageError, explain_missing, find_package, needs_extra
 
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path for path in ROOT.iterdir() if (path / "__init__.py").is_file())
 # What is imported, and comes with another package that setup.py names.
 BROUGHT_BY = {
@@ -31,9 +29,8 @@ OPTIONAL = {"espeakng-loader", "pyfluidsynth", "tinysoundfont"}
 
 
 def read_requirements() -> tuple[set[str], dict[str, set[str]]]:
-    """What everything needs, and what each extra needs, by the names of setup.py, which is not run beyond them."""
-    with mock.patch("setuptools.setup"):
-        names = runpy.run_path(str(ROOT / "setup.py"))
+    """What everything needs, and what each extra needs: names of packages."""
+    names, _ = read_setup()
 
     def strip(requirements) -> set[str]:
         return {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in requirements}

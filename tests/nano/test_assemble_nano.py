@@ -62,7 +62,7 @@ def test_nano_refuses(tmp_path, nano, monkeypatch):
     with pytest.raises(ValueError, match="cannot be combined with beats, seed"):
         module.assemble_nano(tmp_path / "new", nano, seed=1, beats="random-small", overwrite=True)
     shutil.rmtree(nano / "beats")
-    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. It comes with a clone"):
+    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. Name the"):
         module.assemble_nano(tmp_path / "new", nano)
     assert not (tmp_path / "new").exists()
 
