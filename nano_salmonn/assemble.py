@@ -92,6 +92,9 @@ def assemble_nano(
             f"`checkpoint` {checkpoint} is no checkpoint of salmonn-nano, it lacks {' and '.join(missing)}. Name the "
             "folder checkpoints/salmonn-nano of a clone, or none for an untrained model"
         )
+    card = Path(checkpoint) / "README.md"
+    if card.is_file():
+        settings["card"] = card
     return assemble(output=output, **_read_wheels({**settings, **trained}))
 
 
