@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from setup_file import ROOT, read_setup
@@ -13,6 +14,10 @@ from setup_file import ROOT, read_setup
 from cli_salmonn.main import main
 from data_salmonn import extras
 from data_salmonn.extras import MissingPackageError, explain_missing, find_package, needs_extra
+from demo_salmonn.speech import speak
+from evaluation_salmonn.metrics import load_metric
+from evaluation_salmonn.metrics.java import missing_java
+from training_salmonn.run import run_recipe
 
 
 PACKAGES = sorted(path for path in ROOT.iterdir() if (path / "__init__.py").is_file())
@@ -124,6 +129,24 @@ def test_functions_without_a_package(block):
     block("datasets")
     with pytest.raises(MissingPackageError, match=r"'\.\[train\]'"):
         import training_salmonn.trainer  # noqa: F401
+
+
+def test_what_programs_may_replace_is_named_with_them(monkeypatch):
+    """Voices, and the captioning metrics, whose other half is Java."""
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    with pytest.raises(ValueError, match=r"'\.\[demo\]'.*or install espeak-ng"):
+        speak("good morning")
+    assert "'.[eval]'" in missing_java()
+    assert "'.[eval]'" in load_metric("spider").missing_parts()
+
+
+def test_tensorboard_is_missed_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr("training_salmonn.run.is_tensorboard_available", lambda: False)
+    training = SimpleNamespace(report_to=["tensorboard"])
+    with pytest.raises(MissingPackageError, match=r"tensorboard is missing: run `pip install -e '\.\[train\]'`"):
+        run_recipe(SimpleNamespace(training=training))
 
 
 def test_the_outermost_extra_is_meant():
