@@ -83,7 +83,7 @@ space:
 	test -n "$$SPACE"
 	mkdir -p "$$SPACE"
 	git archive HEAD -- $(wildcard *_beats.py *_salmonn.py) LICENSE checkpoints \
-	  cli_salmonn conversion_salmonn data_salmonn demo_salmonn nano_salmonn | tar -x -C "$$SPACE"
+	  cli_salmonn conversion_salmonn data_salmonn demo_salmonn nano_salmonn salmonn_transformers | tar -x -C "$$SPACE"
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)

@@ -7,6 +7,9 @@ Packaging of `salmonn-transformers`.
     pip install ".[demo]"         what `make demo` uses
     pip install ".[web]"          the web page, `salmonn demo`
 
+Everything about the package is here, but for the tools' settings in pyproject.toml, and what CITATION.cff says of the
+place of the repository. RELEASING.md says how a release is made.
+
 The flat files at the root are installed as single modules: exactly these files also travel inside every saved
 checkpoint, so there is one copy of the model's code. The packages beside them are what one installs around the model.
 """
@@ -15,9 +18,11 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 
 ROOT = Path(__file__).resolve().parent
+CHECKPOINT = ROOT / "checkpoints" / "salmonn-nano"
 
 # The flat files of the model: all of them, and nothing else, have these endings.
 MODEL_FILES = sorted(path.stem for ending in ("beats", "salmonn") for path in ROOT.glob(f"*_{ending}.py"))
@@ -41,7 +46,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS = {
-    "train": ["datasets>=5.0", "jiwer>=4.0", "matplotlib>=3.8", "tensorboard>=2.16"],
+    "train": ["datasets>=5.0", "jiwer>=4.0", "matplotlib>=3.8", "pillow>=10", "tensorboard>=2.16"],
     "eval": [
         "datasets>=5.0",
         "evaluate>=0.4.3",
@@ -63,10 +68,12 @@ EXTRAS = {
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     "web-test": ["playwright>=1.40"],
     "dev": [
+        "packaging>=25",
         "pytest>=8",
         "pytest-randomly>=3.15",
         "pytest-xdist>=3.5",
         "ruff>=0.12",
+        "setuptools>=77",
         "transformers-mlinter>=0.1.5",
         # `transformers serve`, which its client in `eval` tests
         "fastapi",
@@ -89,19 +96,56 @@ def version() -> str:
     return found.group(1)
 
 
+def repository() -> str | None:
+    """The address of the repository in CITATION.cff, if it says one."""
+    found = re.search(
+        r"^repository-code: *\"?(https://[^\s\"]+)", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE
+    )
+    return found and found.group(1).rstrip("/")
+
+
+def make_description(readme: str, home: str | None) -> str:
+    """
+    The README for a page that has none of the files beside it: links to them go to the repository `home`, or are plain
+    text while there is none; notes for the tests are left out.
+    """
+    readme = re.sub(r"^<!--.*?-->\n", "", readme, flags=re.MULTILINE | re.DOTALL)
+    link = r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)"
+    if home is None:
+        return re.sub(link, lambda found: found[2], readme)
+    return re.sub(
+        link, lambda found: f"{found[1]}[{found[2]}]({home}/{'raw' if found[1] else 'blob'}/main/{found[3]})", readme
+    )
+
+
+class BuildWithCheckpoint(build_py):
+    """A wheel carries the trained part of salmonn-nano inside `nano_salmonn`; in a clone it stands outside."""
+
+    def run(self):
+        super().run()
+        if CHECKPOINT.is_dir() and not self.editable_mode:
+            self.copy_tree(str(CHECKPOINT), str(Path(self.build_lib, "nano_salmonn", "checkpoint")))
+
+
 setup(
     name="salmonn-transformers",
     version=version(),
     description="SALMONN, the audio language model, as a model for Hugging Face Transformers",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=make_description((ROOT / "README.md").read_text(encoding="utf-8"), repository()),
     long_description_content_type="text/markdown",
     author="The SALMONN for Transformers authors",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
     keywords="audio speech language-model transformers salmonn beats",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2310.13289",
+        **({"Source": repository(), "Changelog": f"{repository()}/blob/main/CHANGELOG.md"} if repository() else {}),
+    },
     python_requires=">=3.11",
     py_modules=MODEL_FILES,
-    packages=find_packages(include=["*_salmonn", "*_salmonn.*"]),
+    packages=find_packages(include=["*_salmonn", "*_salmonn.*", "salmonn_transformers"]),
     package_data={
+        "": ["py.typed"],
         "data_salmonn": ["prompts/*.json"],
         "demo_salmonn": ["web.css", "web.html", "space/*"],
         "training_salmonn": ["recipes/*.yaml"],
@@ -111,11 +155,20 @@ setup(
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["salmonn = cli_salmonn.main:main"]},
+    cmdclass={"build_py": BuildWithCheckpoint},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

@@ -39,7 +39,8 @@ CARD = """
 # {title}
 
 A [SALMONN](https://arxiv.org/abs/2310.13289): a large language model that hears speech, sounds and music.
-{content} The weights carry the licences of the models that they are made of: name yours above before you publish.
+{content} The language above is that of the paper's training data, and the weights carry the licences of the models that
+they are made of: mend both, and LICENSE.md, before you publish.
 
 ```python
 import numpy as np
@@ -59,6 +60,13 @@ print(processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_spe
 LOADING = """\
 processor = AutoProcessor.from_pretrained({model!r}, trust_remote_code=True)
 model = AutoModelForMultimodalLM.from_pretrained({model!r}, trust_remote_code=True)"""
+
+# What `license: other` of a card links to.
+LICENCES = """\
+The weights carry the licences of the models that they are made of{parts}.
+The code beside them (`*.py`) is under the Apache License, Version 2.0.
+"""
+CARD_FILES = ("README.md", "LICENSE.md")
 
 
 def is_hub_id(name: str | None) -> bool:
@@ -162,12 +170,10 @@ class SalmonnSharingMixin:
                 self._hf_peft_config_loaded = has_adapter
         if not is_main_process:
             return
-        card = os.path.join(save_directory, "README.md")
-        if not os.path.exists(card):
-            self._make_card(adapter_only, repo_id).save(card)
+        self.save_card(save_directory, adapter_only=adapter_only, repo_id=repo_id)
         if push_to_hub:
             # a card that is on the Hub stays
-            before["README.md"] = torch.inf if api.file_exists(repo_id, "README.md") else 0
+            before |= dict.fromkeys(CARD_FILES, torch.inf if api.file_exists(repo_id, "README.md") else 0)
             return self._upload_modified_files(save_directory, repo_id, before, token=kwargs.get("token"), **hub)
 
     def _save_adapter(
@@ -200,23 +206,50 @@ class SalmonnSharingMixin:
         with tempfile.TemporaryDirectory() as folder:
             return self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **kwargs)
 
-    def _make_card(self, adapter_only: bool, repo_id: str | None) -> ModelCard:
-        """The model card of what is saved, with a snippet that runs in its folder, or anywhere if it is on the Hub."""
-        own, parts = repo_id or ".", [self.config.speech_config, self.config.text_config]
-        names = [self.name_or_path] if adapter_only else [part.name_or_path for part in parts]
+    def save_card(
+        self, save_directory, content: str | None = None, adapter_only: bool = False, repo_id: str | None = None
+    ):
+        """
+        Writes a model card, with a snippet that runs in its folder, or anywhere if it is on the Hub, and the file on licences
+        that it links to. A card that is there stays, with all else.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder of the model.
+            content (`str`, *optional*):
+                A sentence or more on what is saved.
+            adapter_only, repo_id:
+                As in `save_pretrained`.
+        """
+        card, licences = (os.path.join(save_directory, name) for name in CARD_FILES)
+        if os.path.exists(card):
+            return
+        names = [self.name_or_path] if adapter_only else self._base_models()
+        bases = [name for name in names if is_hub_id(name)]
         data = ModelCardData(
-            base_model=[name for name in names if is_hub_id(name)] or None,
+            base_model=bases or None,
+            base_model_relation=("adapter" if adapter_only else "finetune") if bases else None,
+            language="en",
             library_name="peft" if adapter_only else "transformers",
             license="other",
             license_name="of-its-parts",
+            license_link=CARD_FILES[1],
             pipeline_tag="audio-text-to-text",
             tags=["salmonn", "audio", "speech", "music", *(self.model_tags or [])],
         )
-        base = self.name_or_path if adapter_only else own
-        loading = LOADING.format(model=base or "path of the base model")
-        content = "This is the whole model."
+        own = repo_id or "."
+        loading = LOADING.format(model=(self.name_or_path if adapter_only else own) or "path of the base model")
         if adapter_only:
             loading += f"\nmodel.load_adapter({own!r})"
-            content = "This is an adapter: connector, norms and LoRA, to be loaded on its base model."
+            content = content or "This is an adapter: connector, norms and LoRA, to be loaded on its base model."
+        content = content or "This is the whole model."
         text = CARD.format(title=own if repo_id else "SALMONN", content=content, loading=loading)
-        return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+        ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(card)
+        if not os.path.exists(licences):
+            with open(licences, "w", encoding="utf-8") as file:
+                file.write(LICENCES.format(parts=f": {', '.join(bases)}" if bases else ""))
+
+    def _base_models(self) -> list[str]:
+        """Names of the models that this one is made of, as far as their configurations have them."""
+        parts = (self.config.speech_config, self.config.beats_config, self.config.text_config)
+        return [part.name_or_path for part in parts if part is not None]

@@ -15,8 +15,8 @@ examples:
   salmonn demo --host 0.0.0.0 --port 8080 --no-browser
 
 Without MODEL it is salmonn-nano, made in a cache the first time. The page needs Gradio, which comes with
-  pip install "salmonn-transformers[web]"
-or, in a clone, pip install -e ".[web]". Whoever reaches the port can use the page: it is this machine only unless --host
+  pip install -e '.[web]'
+in a clone. Whoever reaches the port can use the page: it is this machine only unless --host
 or --share says otherwise. See docs/web.md, also for a Hugging Face Space and for calls from programs.
 """
 

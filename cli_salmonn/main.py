@@ -30,7 +30,7 @@ from cli_salmonn import (
     train,
 )
 from cli_salmonn.commands import CommandParser
-from cli_salmonn.extras import find_version, how_to_install
+from data_salmonn.extras import explain_missing, find_version
 
 
 # In the order of the help: use a model, get one, train it, look at it, score it.
@@ -54,9 +54,6 @@ COMMANDS = (
     nano,
 )
 
-# Those whose packages come with `.[eval]`; all others that need any find them in `.[train]`.
-EVALUATION = ("sweep_lora", "evaluate", "tasks", "judge", "report", "compare")
-
 # The exit status of a command that was used wrongly, as in argparse.
 USER_ERROR = 2
 
@@ -75,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"salmonn: error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return USER_ERROR
     except ModuleNotFoundError as error:
-        command = getattr(options.run, "__module__", "").removeprefix("cli_salmonn.")
-        help_text = how_to_install(error.name, "eval" if command in EVALUATION else "train")
+        help_text = explain_missing(error)
         if options.verbose or help_text is None:
             raise
         print(f"salmonn: error: {help_text}", file=sys.stderr)

@@ -7,6 +7,7 @@ A SALMONN of a Whisper, an LLM and a BEATs, with a connector that is still to be
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 # What no part brings along, and so starts from random numbers.
 NEW = r"^model\.(connector|speech_layer_norm|beats_layer_norm)\."
 
+UNTRAINED = "Its parts were put together, and its connector is random: train it before its answers mean anything."
+
 # SALMONN's Q-Former: two layers of BERT-base.
 QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 3072}
 
@@ -62,6 +65,7 @@ def assemble(
     chat_template: str | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
+    card: str | os.PathLike | None = None,
     overwrite: bool = False,
 ) -> Path:
     """
@@ -90,6 +94,7 @@ def assemble(
             the released models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
         dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each part keeps its own.
+        card (`str` or `os.PathLike`, *optional*): a model card to be saved with it. Unless given, a general one is written.
         overwrite (`bool`): replace what is in `output`.
 
     Returns:
@@ -133,6 +138,10 @@ def assemble(
             # Where it was trained means nothing here: its base is beside it.
             model.peft_config["default"].base_model_name_or_path = None
         set_generation(model, language)
+        if card is not None:
+            shutil.copyfile(card, folder / "README.md")
+        elif adapter is None:
+            model.save_card(folder, UNTRAINED)
         save_all(model, processor, folder, dtype or language.dtype)
     return Path(output)
 
@@ -140,9 +149,9 @@ def assemble(
 def _build_config(speech: Part, language: LanguagePart, beats: Part | None, **settings) -> SalmonnConfig:
     return SalmonnConfig(
         audio_token_id=make_room(language),
-        speech_config=plain_settings(speech.config),
-        beats_config=None if beats is None else plain_settings(beats.config),
-        text_config=plain_settings(language.config),
+        speech_config=plain_settings(speech),
+        beats_config=None if beats is None else plain_settings(beats),
+        text_config=plain_settings(language),
         tie_word_embeddings=language.lm_head is None,
         **settings,
     )

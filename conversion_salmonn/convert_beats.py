@@ -18,6 +18,7 @@ from configuration_beats import BeatsConfig
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification, BeatsModel
 
+from .beats_card import save_beats_card
 from .checkpoint_io import check_fits, list_names, output_folder, read_pickle
 
 
@@ -192,7 +193,7 @@ def convert_beats(path: str | os.PathLike, output_dir: str | os.PathLike, overwr
         path (`str` or `os.PathLike`):
             The released `.pt` file, see [`load_beats_checkpoint`].
         output_dir (`str` or `os.PathLike`):
-            The folder to write: weights, `config.json`, `preprocessor_config.json` and the code of the model.
+            The folder to write: weights, `config.json`, `preprocessor_config.json`, a model card and the code of the model.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether to replace the folder if it exists and is not empty.
 
@@ -211,6 +212,7 @@ def convert_beats(path: str | os.PathLike, output_dir: str | os.PathLike, overwr
         model.load_state_dict(state, assign=True)
         model.save_pretrained(folder)
         BeatsFeatureExtractor(num_mel_bins=config.num_mel_bins).save_pretrained(folder)
+        save_beats_card(folder, Path(path).name, has_labels=kind == FINE_TUNED)
     return Path(output_dir)
 
 

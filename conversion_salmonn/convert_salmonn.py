@@ -295,10 +295,10 @@ def build_config(
     }
     return SalmonnConfig(
         audio_token_id=make_room(language),
-        speech_config=plain_settings(speech.config),
-        beats_config=None if beats is None else plain_settings(beats.config),
+        speech_config=plain_settings(speech),
+        beats_config=None if beats is None else plain_settings(beats),
         qformer_config=qformer,
-        text_config=plain_settings(language.config),
+        text_config=plain_settings(language),
         connector_type="qformer",
         num_query_tokens=queries.shape[1],
         window_seconds=settings["window_seconds"],

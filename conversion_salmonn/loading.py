@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.utils import PROCESSOR_NAME, cached_file, find_adapter_config_file
 
-# Importing these tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
-import processing_salmonn  # noqa: F401
+# Importing it tells Transformers' Auto classes about SALMONN.
+import salmonn_transformers  # noqa: F401
 from conversion_salmonn.checkpoint_io import list_names
 from conversion_salmonn.folders import check_adapter, is_missing
 

@@ -34,6 +34,7 @@ from conversion_salmonn.convert_beats import load_beats_checkpoint
 from modeling_beats import BeatsModel
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor, prepare_tokenizer
+from sharing_salmonn import is_hub_id
 
 
 logger = logging.getLogger(__name__)
@@ -275,11 +276,12 @@ def _add_rows(matrix: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])]) if missing > 0 else matrix
 
 
-def plain_settings(config: PreTrainedConfig) -> dict:
-    """`config` as a part of a larger one: without what is said of the folder that it came from."""
+def plain_settings(part: Part) -> dict:
+    """The configuration of a part of a larger one: without what is said of the folder it came from, but for a Hub id."""
     # The names of classes belong to a classifier, which no part has.
     dropped = ("_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version")
-    return {name: value for name, value in config.to_dict().items() if name not in dropped}
+    settings = {name: value for name, value in part.config.to_dict().items() if name not in dropped}
+    return settings | ({"_name_or_path": part.source} if is_hub_id(part.source) else {})
 
 
 def named_parts(speech: Part, language: LanguagePart, beats: Part | None) -> dict[str, torch.Tensor]:

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import soundfile
-from datasets import Audio, Dataset, Features, IterableDataset, List, Value, load_dataset, load_from_disk
 from tqdm.auto import tqdm
 
 from data_salmonn.audio import SAMPLING_RATE, SILENCE_SECONDS, DatasetClip, measure_audio
 from data_salmonn.chats import CHAT_COLUMNS, CLIP_COLUMNS, read_chat
+from data_salmonn.extras import needs_extra
 from data_salmonn.manifests import (
     LABELS,
     MAX_TEXT_TOKENS,
@@ -38,6 +37,11 @@ from data_salmonn.manifests import (
 )
 from data_salmonn.prompts import PromptBank
 from data_salmonn.readers import SAVED_NAMES, find_manifest
+
+
+with needs_extra("train"):
+    import pyarrow as pa
+    from datasets import Audio, Dataset, Features, IterableDataset, List, Value, load_dataset, load_from_disk
 
 
 PROBLEM = "problem"  # column of what is wrong with a conversation, until all rows are checked

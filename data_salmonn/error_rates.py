@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_salmonn.extras import needs_extra
 from data_salmonn.normalizers import get_normalizer
 
 
 def count_word_edits(references: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     """`(examples, 4)`: substitutions, deletions, insertions and length of the reference, in words between spaces."""
-    import jiwer
+    with needs_extra("eval"):
+        import jiwer
 
     output = jiwer.process_words(list(references), list(answers))
     return _tabulate(output.alignments, [len(words) for words in output.references])
@@ -18,7 +20,8 @@ def count_word_edits(references: Sequence[str], answers: Sequence[str]) -> np.nd
 
 def count_character_edits(references: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     """As [`count_word_edits`], in characters, spaces included."""
-    import jiwer
+    with needs_extra("eval"):
+        import jiwer
 
     output = jiwer.process_characters(list(references), list(answers))
     return _tabulate(output.alignments, [len(characters) for characters in output.references])

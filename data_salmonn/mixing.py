@@ -4,9 +4,13 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
 from data_salmonn.datasets import has_lists, make_lists, stream
+from data_salmonn.extras import needs_extra
+
+
+with needs_extra("train"):
+    from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
 
 NO_TASK = "question"  # what rows are called whose question is asked as it stands

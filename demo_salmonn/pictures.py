@@ -12,6 +12,8 @@ import io
 import numpy as np
 from transformers.audio_utils import hertz_to_mel
 
+from data_salmonn.extras import needs_extra
+
 
 COLUMNS = 600  # of both pictures; more would not be seen
 HERTZ = (500, 1000, 2000, 4000)
@@ -74,7 +76,8 @@ def draw_spectrogram(log_mel: np.ndarray, columns: int = COLUMNS) -> str:
 
     Whisper's values reach from its loudest point down by at most 2 (80 dB); only what is loud for this clip is drawn.
     """
-    from PIL import Image
+    with needs_extra("web"):
+        from PIL import Image
 
     columns = min(columns, log_mel.shape[1])
     starts = np.arange(columns) * log_mel.shape[1] // columns

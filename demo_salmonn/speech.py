@@ -15,6 +15,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from data_salmonn.extras import install
+
 
 # From eSpeak's speak_lib.h
 AUDIO_OUTPUT_SYNCHRONOUS = 2
@@ -72,7 +74,7 @@ def _speak_with_program(text: str, voice: str) -> tuple[np.ndarray, int]:
     """Samples and sampling rate, from the `espeak-ng` program."""
     program = shutil.which("espeak-ng")
     if program is None:
-        raise ValueError("no speech synthesiser: pip install espeakng-loader, or install espeak-ng, or give a file")
+        raise ValueError(f"no speech synthesiser: {install('demo')}, or install espeak-ng, or give a file")
     result = subprocess.run(
         [program, "-v", voice, "--stdin", "--stdout"], input=text.encode(), capture_output=True, check=False
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import soundfile
 
+from data_salmonn.extras import needs_extra
 from demo_salmonn import markup
 from demo_salmonn.clips import DEMO_CLIPS, SAMPLING_RATE
 from demo_salmonn.limits import Limits
@@ -28,10 +29,8 @@ from demo_salmonn.session import Answer, EncodedClip, Listener
 
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
-try:
+with needs_extra("web"):
     import gradio as gr
-except ImportError as error:
-    raise ValueError('the web page needs Gradio: pip install "salmonn-transformers[web]"') from error
 
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,13 @@ They go through hidden components rather than `gr.api`, which would take any pat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import gradio as gr
-
+from data_salmonn.extras import needs_extra
 from demo_salmonn.presets import Preset
 from demo_salmonn.session import Answer, Listener
+
+
+with needs_extra("web"):
+    import gradio as gr
 
 
 def describe_answer(answer: Answer) -> dict:

@@ -18,13 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from openai import OpenAI, OpenAIError
 from tqdm.auto import tqdm
 
+from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_json
 from evaluation_salmonn.bootstrap import confidence_interval
 from evaluation_salmonn.predictions import append_lines, drop_cut_line, read_lines
 from evaluation_salmonn.run_files import JUDGED, read_results, read_rows
+
+
+with needs_extra("eval"):
+    from openai import OpenAI, OpenAIError
 
 
 logger = logging.getLogger(__name__)

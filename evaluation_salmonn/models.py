@@ -32,9 +32,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-# Importing these tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
-import processing_salmonn  # noqa: F401
+# Importing it tells Transformers' Auto classes about SALMONN.
+import salmonn_transformers  # noqa: F401
 from conversion_salmonn.loading import find_base
 from data_salmonn.audio import SAMPLING_RATE  # that of every family here
 from evaluation_salmonn.provenance import weights_digest

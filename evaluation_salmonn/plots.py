@@ -4,11 +4,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from data_salmonn.extras import needs_extra
 
 
-matplotlib.use("Agg")  # no window
-import matplotlib.pyplot as plt
+with needs_extra("eval"):
+    import matplotlib
+
+    matplotlib.use("Agg")  # no window
+    import matplotlib.pyplot as plt
 
 
 def plot_scores(results: dict, path: Path) -> str | None:

@@ -14,16 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup, escape
 
 from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_text
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.metrics import load_metric
 from evaluation_salmonn.plots import plot_distribution, plot_scores
 from evaluation_salmonn.run_files import REPORT, read_per_example, read_results, read_rows
 from evaluation_salmonn.task import BANK, OWN, ROW, UNKNOWN_PROMPT
+
+
+with needs_extra("eval"):
+    from jinja2 import Environment, PackageLoader, select_autoescape
+    from markupsafe import Markup, escape
 
 
 PROMPT_NOTE = (
@@ -72,7 +76,12 @@ def write_report(
     write_text(folder / "report.md", to_markdown(results, rows))
     shown = shown_columns(rows)
     index = templates.get_template("index.html").render(
-        results=results, rows=rows, columns=shown, plots=plots, prompt_note=PROMPT_NOTE
+        results=results,
+        rows=rows,
+        columns=shown,
+        plots=plots,
+        model=describe_model(results["model"]),
+        prompt_note=PROMPT_NOTE,
     )
     write_text(folder / "index.html", index)
     return folder / "index.html"
@@ -128,6 +137,20 @@ def score_rows(results: dict) -> list[dict]:
     return rows
 
 
+def describe_model(model: dict) -> str:
+    """The model of the results: class, size, dtype and weights, as far as they are known."""
+    size = f"{model['parameters'] / 1e6:.1f} M parameters" if model["parameters"] else None
+    weights = f"weights {model['weights']}" if model["weights"] else None
+    return ", ".join(text for text in (model["class"], size, model["dtype"], weights) if text)
+
+
+def format_length(seconds: float) -> str:
+    """A length of audio in hours, minutes or seconds, whichever is read most easily."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.2f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
+
+
 def describe_prompt(task: dict) -> str:
     """What was asked in a task of the results, and whose words that is."""
     source, _, bank_task = task.get("prompt_source", OWN).partition(":")
@@ -156,8 +179,7 @@ def to_markdown(results: dict, rows: Sequence[dict]) -> str:
     lines = [
         f"# Evaluation of {model['name']}",
         "",
-        f"{model['class']}, {model['parameters'] / 1e6:.1f} M parameters, {model['dtype']}, weights {model['weights']}. "
-        "Intervals are 95 % bootstrap intervals over examples.",
+        f"{describe_model(model)}. Intervals are 95 % bootstrap intervals over examples.",
     ]
     if results["limit"]:
         lines += [
@@ -189,7 +211,6 @@ def _task_page(
     task, rows, per_example = results["tasks"][name], read_rows(run, name), read_per_example(run, name)
     order = list(range(len(rows)))
     first = next(iter(per_example), None)
-    unit = "" if first is None else unit_of(task["scores"][first])
     if first is not None:
         sign = 1 if task["scores"][first]["higher_is_better"] else -1
         order.sort(key=lambda i: sign * per_example[first]["scores"][i])
@@ -197,7 +218,7 @@ def _task_page(
         {
             **rows[i],
             "scores": {key: format_value(values["scores"][i]) for key, values in per_example.items()},
-            "difference": mark_difference(rows[i]["references"], rows[i]["prediction"]),
+            "difference": _difference(rows[i]["references"], rows[i]["prediction"]),
             "order_score": None if first is None else per_example[first]["scores"][i],
             **_describe_clips(clips.get(rows[i]["id"])),
             "audio": _place_audio(clips.get(rows[i]["id"]), i, name, audio, folder),
@@ -211,7 +232,8 @@ def _task_page(
         "task": task,
         "examples": shown,
         "order": first,
-        "unit": unit,
+        "units": {key: unit_of(task["scores"][key]) for key in per_example},
+        "length": format_length,
         "higher_is_better": first is not None and task["scores"][first]["higher_is_better"],
         "prompt": describe_prompt(task),
         "published_prompts": published_prompts(task),
@@ -237,6 +259,12 @@ def _place_audio(example: Example | None, index: int, name: str, audio: str, fol
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, example.waveform(), SAMPLING_RATE)
     return path.relative_to(folder).as_posix()
+
+
+def _difference(references: Sequence[str], answer: str) -> Markup | None:
+    """What is marked in an answer; `None` where nothing is: it has the words of a reference."""
+    is_same = any(reference.split() == answer.split() for reference in references)
+    return None if is_same else mark_difference(references, answer)
 
 
 def mark_difference(references: Sequence[str], answer: str) -> Markup:

@@ -4,12 +4,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.exceptions import DatasetNotFoundError
-
-from data_salmonn.datasets import lazy_rows, open_dataset
+from data_salmonn.extras import needs_extra
 from data_salmonn.manifests import audio_root_of
 from data_salmonn.readers import MANIFEST_ENDINGS, SAVED_NAMES, Entry, find_manifest, read_entries
 from evaluation_salmonn.task import Task
+
+
+with needs_extra("eval"):
+    from datasets.exceptions import DatasetNotFoundError
+
+    from data_salmonn.datasets import lazy_rows, open_dataset
 
 
 class MissingDataError(ValueError):

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from data_salmonn.audio import read_audio
 from data_salmonn.chats import check_single_answer
+from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_json
-from data_salmonn.mixing import NO_TASK
 from data_salmonn.prompts import PromptBank
 from evaluation_salmonn.filters import apply_filters
 from evaluation_salmonn.metrics import load_metric
@@ -21,6 +21,10 @@ from evaluation_salmonn.models import ChatModel
 from evaluation_salmonn.plots import plot_curves
 from evaluation_salmonn.provenance import describe_environment
 from evaluation_salmonn.task import MetricEntry, load_task
+
+
+with needs_extra("eval"):
+    from data_salmonn.mixing import NO_TASK
 
 
 # For tasks of the prompt bank, the evaluation task whose first metric scores them. Captions have no Java here.

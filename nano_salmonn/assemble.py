@@ -45,8 +45,15 @@ NANO = {
     "chat_template": NANO_CHAT_TEMPLATE,
 }
 
-# What is trained of it: a BEATs and an adapter. They stand in the repository; the installed package has no weights.
-NANO_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "salmonn-nano"
+
+def find_checkpoint(package: Path) -> Path:
+    """Where the trained part of salmonn-nano is: inside the folder of this package in a wheel, beside it in a clone."""
+    inside = package / "checkpoint"
+    return inside if inside.is_dir() else package.parent / "checkpoints" / "salmonn-nano"
+
+
+# What is trained of it: a BEATs and an adapter.
+NANO_CHECKPOINT = find_checkpoint(Path(__file__).resolve().parent)
 NANO_TRAINED_PARTS = ("beats", "adapter")
 
 
@@ -59,7 +66,7 @@ def assemble_nano(
     Args:
         output (`str` or `os.PathLike`): folder to write.
         checkpoint (`str` or `os.PathLike`, *optional*): folder with what is trained, `beats` and `adapter`. By default
-            that of the repository. `None` for a model that is still to be trained.
+            the project's own. `None` for a model that is still to be trained.
         changes: arguments of [`assemble`]: of a trained model only `dtype` and `overwrite`, of another one any.
 
     Returns:
@@ -82,10 +89,12 @@ def assemble_nano(
     missing = [str(folder) for folder in trained.values() if not folder.is_dir()]
     if missing:
         raise ValueError(
-            f"`checkpoint` {checkpoint} is no checkpoint of salmonn-nano, it lacks {' and '.join(missing)}. It comes with "
-            "a clone of the repository, not with an installed package: name the folder checkpoints/salmonn-nano of a "
-            "clone, or none for an untrained model"
+            f"`checkpoint` {checkpoint} is no checkpoint of salmonn-nano, it lacks {' and '.join(missing)}. Name the "
+            "folder checkpoints/salmonn-nano of a clone, or none for an untrained model"
         )
+    card = Path(checkpoint) / "README.md"
+    if card.is_file():
+        settings["card"] = card
     return assemble(output=output, **_read_wheels({**settings, **trained}))
 
 

@@ -19,7 +19,7 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from transformers import AutoModelForMultimodalLM
 
 # Importing it tells Transformers' Auto classes about SALMONN.
-import modeling_salmonn  # noqa: F401
+import salmonn_transformers  # noqa: F401
 from training_salmonn.alignment import HEAD_FILE
 
 

@@ -45,6 +45,7 @@ def logits(model, inputs) -> torch.Tensor:
 def test_an_adapter_is_an_ordinary_peft_folder(folders):
     folder, model = folders
     assert {path.name for path in (folder / "adapter").iterdir()} == {
+        "LICENSE.md",
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",

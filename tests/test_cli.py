@@ -2,7 +2,6 @@
 """The `salmonn` command."""
 
 import argparse
-import importlib.metadata
 import json
 import shlex
 import shutil
@@ -15,7 +14,6 @@ import pytest
 import soundfile
 from transformers import AutoModelForMultimodalLM
 
-from cli_salmonn import extras
 from cli_salmonn.main import build_parser, main
 from conversion_salmonn import assemble
 from nano_salmonn import assemble as nano_assemble
@@ -313,49 +311,6 @@ def test_an_error_of_several_lines_keeps_them(tmp_path, capsys):
     assert any("missing.wav" in line for line in lines) and any("also.wav" in line for line in lines)
     assert sum("missing.wav" in line or "also.wav" in line for line in lines) == 2
     assert not any("Traceback" in line for line in lines)
-
-
-REQUIRED = ["torch>=2", "datasets>=5; extra == 'train'", "jiwer>=4; extra == 'train'", 'datasets>=5; extra == "eval"']
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (["train", "pretrain", "--train", "a.jsonl", "--bf16", "false"], '`pip install ".[train]"`'),
-        (["activate", "activate", "--train", "a.jsonl", "--bf16", "false"], '`pip install ".[train]"`'),
-        (["sweep-lora", "m", "--data", "a.jsonl", "--output", "x"], '`pip install ".[eval]"`'),
-    ],
-)
-@pytest.mark.parametrize("installed", [True, False])
-def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys, command, expected, installed):
-    def requires(name):
-        if not installed:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return REQUIRED
-
-    monkeypatch.setattr(extras.importlib.metadata, "requires", requires)
-    for name in (
-        "training_salmonn.run",
-        "training_salmonn.activation",
-        "evaluation_salmonn.sweep",
-        "data_salmonn.datasets",
-    ):
-        monkeypatch.delitem(sys.modules, name, raising=False)  # to be imported again
-    monkeypatch.setitem(sys.modules, "datasets", None)
-
-    assert main(command) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("salmonn: error: the package datasets is missing: run") and expected in line
-
-
-def test_packages_by_their_modules(monkeypatch):
-    required = ["torch", "rouge-score>=0.1; extra == 'eval'", "pyfluidsynth>=1.3; extra == 'music'"]
-    monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: required)
-    assert '".[eval]"' in extras.how_to_install("rouge_score.rouge_scorer", "train")
-    assert '".[music]"' in extras.how_to_install("fluidsynth", "train")
-    assert "`pip install .`" in extras.how_to_install("torch", "train")
-    assert extras.how_to_install("something_else", "train") is None
-    assert extras.how_to_install("training_salmonn.missing", "train") is None
 
 
 def test_a_failure_within_the_work_keeps_its_traceback(monkeypatch):

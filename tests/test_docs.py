@@ -19,7 +19,7 @@ from training_salmonn import activation, recipes
 
 FIXTURES = ROOT / "tests" / "fixtures"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / name for name in ("nano_salmonn/README.md", "checkpoints/salmonn-nano/README.md")),
 ]

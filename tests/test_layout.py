@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A package imports the model's files, packages of floors below its own, and itself.
 FLOORS = (
     ("data_salmonn",),
+    ("salmonn_transformers",),
     ("conversion_salmonn",),
     ("training_salmonn", "evaluation_salmonn"),
     ("nano_salmonn",),

@@ -2,6 +2,8 @@
 """Reports and comparisons of runs, and the commands that write them."""
 
 import json
+import re
+from html.parser import HTMLParser
 
 import pytest
 import soundfile
@@ -10,7 +12,7 @@ from tiny_evaluation import HearingModel, make_task, write_manifest, write_task
 from cli_salmonn.main import build_parser
 from evaluation_salmonn.compare import compare_runs, comparison_to_markdown, write_comparison
 from evaluation_salmonn.data import load_examples
-from evaluation_salmonn.report import mark_difference, write_report
+from evaluation_salmonn.report import format_length, mark_difference, write_report
 from evaluation_salmonn.run_files import differing_keys, read_results
 from evaluation_salmonn.runner import evaluate
 
@@ -68,6 +70,88 @@ def test_report_warns_of_a_limit(tmp_path):
     write_report(tmp_path / "run")
     assert "first 2 examples" in (tmp_path / "run/report/report.md").read_text()
     assert "first 2 examples" in (tmp_path / "run/report/index.html").read_text()
+
+
+class Parser(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_nothing_of_the_data_is_taken_for_html(tmp_path):
+    """Ids, questions, references, answers, names of files, tasks and models of any characters."""
+    evil = "</table></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
+    manifest = write_manifest(tmp_path / "data", 2, id=[evil, "b"], text=[f"{evil} a", "b"])
+    task = write_task(
+        tmp_path,
+        description=evil,
+        prompt=evil,
+        published=[{"metric": "wer", "value": 1, "model": evil, "source": evil}],
+    )
+    model = HearingModel(words=(evil,), accent=evil)
+    evaluate(model, [task], tmp_path / "run", data={"tiny": manifest}, bootstrap_samples=0)
+    settings = json.loads((tmp_path / "run/results.json").read_text())
+    settings["model"]["name"], settings["skipped"] = evil, {evil: evil}
+    (tmp_path / "run/results.json").write_text(json.dumps(settings))
+    write_report(tmp_path / "run", {"tiny": load_examples(make_task(), {"tiny": manifest})[0]})
+    other = tmp_path / "other"
+    evaluate(HearingModel(words=("x",)), [task], other, data={"tiny": manifest}, bootstrap_samples=0)
+    pages = [
+        *(tmp_path / "run/report").glob("*.html"),
+        write_comparison(compare_runs(tmp_path / "run", other), tmp_path),
+    ]
+    assert len(pages) == 3
+    for page in pages:
+        tags = Parser(page.read_text()).tags
+        assert [tag for tag, _ in tags].count("script") == 1  # that of the filter
+        assert not any(
+            name.startswith("on") and value != "applyFilter()" for _, given in tags for name, value in given.items()
+        )
+        assert all(given["src"].endswith(".png") for tag, given in tags if tag == "img")
+        targets = [given["href"] for tag, given in tags if tag == "a"]
+        assert all(target.startswith("#task-") or target in ("tiny.html", "index.html") for target in targets)
+
+
+def test_pages_say_what_a_reader_needs(tmp_path):
+    """Lengths and units without a click, the difference only where there is one, and no empty answer unseen."""
+    manifest = write_manifest(tmp_path / "data", 2, text=["one", "one"])
+    evaluate(
+        HearingModel(words=("one",)),
+        [write_task(tmp_path)],
+        tmp_path / "run",
+        data={"tiny": manifest},
+        bootstrap_samples=0,
+    )
+    rows = tmp_path / "run/tiny/predictions.jsonl"
+    lines = [
+        json.loads(line) | {"prediction": text} for line, text in zip(rows.read_text().splitlines(), ("one", " "))
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    examples = {"tiny": load_examples(make_task(), {"tiny": manifest})[0]}
+    write_report(tmp_path / "run", examples)
+    page = (tmp_path / "run/report/tiny.html").read_text()
+    assert "2 examples, less than a minute, from manifest.jsonl" in page and '<p class="note">0.wav, 0.2 s</p>' in page
+    assert page.count("<th>difference</th>") == 1 and '<span class="note">nothing</span>' in page
+    assert page.count("<details>") == 1 and "<details open" not in page
+    assert 'preload="metadata"' in page and "prefers-color-scheme: dark" in page and "max-width: 45em" in page
+    assert re.search(r"wer \d+\.\d\d %", page)
+    index = (tmp_path / "run/report/index.html").read_text()
+    assert "HearingModel, none. Intervals" in index  # no size and no weights are known
+    headings = re.findall(r"<th>(.*?)</th>", index)
+    for row in re.findall(r"<tr data-filtered>(.*?)</tr>", index, re.DOTALL):
+        assert re.findall('data-heading="(.*?)"', row) == headings  # for phones, where rows become cards
+        assert all(cell.strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2 s"), (59, "59.0 s"), (90, "1.5 min"), (5400, "1.50 h")])
+def test_lengths(seconds, text):
+    assert format_length(seconds) == text
 
 
 def test_difference_is_marked_against_the_closest_reference():

@@ -1,19 +1,17 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """`salmonn demo` without a page: its options, what it says without Gradio, and the files of the Space."""
 
-import ast
 import re
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from setup_file import ROOT, read_setup
 
 from cli_salmonn.main import main
 from demo_salmonn.limits import Limits
 
 
-ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "demo_salmonn" / "space"
 
 
@@ -54,22 +52,15 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "demo_salmonn.web", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 2
-    assert 'needs Gradio: pip install "salmonn-transformers[web]"' in capsys.readouterr().err
-
-
-def read_setup(name):
-    """A list or dict of setup.py, which cannot be imported without running it."""
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
-            return ast.literal_eval(node.value)
-    raise AssertionError(f"setup.py has no {name}")
+    assert "gradio is missing: run `pip install -e '.[web]'`" in capsys.readouterr().err
 
 
 def test_space_installs_what_setup_asks_for():
     lines = (SPACE / "requirements.txt").read_text().splitlines()
     listed = {line for line in lines if line and not line.startswith(("#", "--"))}
-    web = {requirement for requirement in read_setup("EXTRAS")["web"] if not requirement.startswith("gradio")}
-    assert listed == {*read_setup("INSTALL_REQUIRES"), *web}
+    names, _ = read_setup()
+    web = {requirement for requirement in names["EXTRAS"]["web"] if not requirement.startswith("gradio")}
+    assert listed == {*names["INSTALL_REQUIRES"], *web}
 
 
 def test_header_of_the_space():

@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from data_salmonn.extras import MissingPackageError, needs_extra
 from data_salmonn.files import write_json
 
 
@@ -57,9 +58,10 @@ def plot_curves(
 ) -> bool:
     """Draws curves, one above the other, to a PNG. Returns whether it did: without matplotlib it only warns."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        logger.warning("%s is not drawn: matplotlib is not installed", path)
+        with needs_extra("train"):
+            from matplotlib.figure import Figure
+    except MissingPackageError as error:
+        logger.warning("%s is not drawn: %s", path, error)
         return False
     curves = {name: points for name, points in curves.items() if len(points) > 1}
     if not curves:

@@ -28,16 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.distributed as dist
-import xxhash
 from filelock import FileLock
 from torch import nn
 from tqdm.auto import tqdm
 from transformers.feature_extraction_utils import BatchFeature
 
 from data_salmonn.audio import SAMPLING_RATE, read_audio
+from data_salmonn.extras import needs_extra
 from data_salmonn.files import whole_file, write_json
 from feature_extraction_beats import validate_waveforms
 from feature_extraction_salmonn import SalmonnFeatureExtractor
@@ -49,6 +48,11 @@ from training_salmonn.frozen_encoders import (
     freeze_encoders,
     pack_states,
 )
+
+
+with needs_extra("train"):
+    import pyarrow as pa
+    import xxhash
 
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from data_salmonn.datasets import load_training_data
+from data_salmonn.extras import missing_package
 from data_salmonn.manifests import ManifestError, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from data_salmonn.prompts import PromptBank
@@ -39,7 +40,7 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
     that cannot be: before a model is loaded, if it can be known. What fails while training is a `RuntimeError`.
     """
     if "tensorboard" in recipe.training.report_to and not is_tensorboard_available():
-        raise ModuleNotFoundError("`report_to` names tensorboard, which is not installed", name="tensorboard")
+        raise missing_package("tensorboard", "train")
     checkpoint = find_checkpoint(recipe.training.output_dir, resume or recipe.training.resume_from_checkpoint or False)
     check_sources(recipe.data)
     set_seed(recipe.training.seed)

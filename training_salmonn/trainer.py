@@ -12,14 +12,18 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import save_fsdp_optimizer
-from datasets import Dataset
 from torch import nn
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from data_salmonn.error_rates import word_error_rate
+from data_salmonn.extras import needs_extra
 from training_salmonn.stages import find_trained_modules, keep_frozen_in_eval, load_adapter_weights
+
+
+with needs_extra("train"):
+    from datasets import Dataset
 
 
 logger = logging.getLogger(__name__)
@@ -279,7 +283,8 @@ class AnswerMetrics:
     """`compute_metrics` for answers: word error rate over the whole set (jiwer) and share of exact answers."""
 
     def __init__(self, tokenizer):
-        import jiwer  # noqa: F401  # so that it is not missing after the first thousand steps
+        with needs_extra("train"):
+            import jiwer  # noqa: F401  # so that it is not missing after the first thousand steps
 
         self.tokenizer = tokenizer
 

@@ -11,9 +11,14 @@ that it finds in a file.
 
 from collections.abc import Sequence
 
-import datasets
-import evaluate
 import numpy as np
+
+from data_salmonn.extras import needs_extra
+
+
+with needs_extra("eval"):
+    import datasets
+    import evaluate
 
 
 class MissingPartsError(ValueError):

@@ -2,9 +2,13 @@
 from functools import cache
 
 import numpy as np
-from sacrebleu.metrics import BLEU
 
+from data_salmonn.extras import install, needs_extra
 from evaluation_salmonn.metrics import base
+
+
+with needs_extra("eval"):
+    from sacrebleu.metrics import BLEU
 
 
 @cache
@@ -27,7 +31,7 @@ class Bleu4(base.SummedMetric):
         try:
             _bleu(tokenize)
         except (RuntimeError, ImportError) as error:
-            return f"BLEU with `tokenize={tokenize!r}` needs `pip install 'sacrebleu[ja]'` ({' '.join(str(error).split())})"
+            return f"BLEU with `tokenize={tokenize!r}` lacks a package ({' '.join(str(error).split())}): {install('eval')}"
         return None
 
     def statistics(self, predictions, references, tokenize: str = "13a"):

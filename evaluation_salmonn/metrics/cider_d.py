@@ -1,4 +1,5 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+from data_salmonn.extras import needs_extra
 from evaluation_salmonn.metrics import base, java
 
 
@@ -19,7 +20,8 @@ class CiderD(base.MeanMetric):
         return java.missing_java()
 
     def example_scores(self, predictions, references):
-        from pycocoevalcap.cider.cider import Cider
+        with needs_extra("eval"):
+            from pycocoevalcap.cider.cider import Cider
 
         predicted, expected = java.tokenize_captions(predictions, references)
         return Cider().compute_score(expected, predicted)[1]

@@ -1,10 +1,13 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 import re
 
-import jiwer
-
+from data_salmonn.extras import needs_extra
 from data_salmonn.normalizers import get_normalizer
 from evaluation_salmonn.metrics import base
+
+
+with needs_extra("eval"):
+    import jiwer
 
 
 class FollowingRate(base.MeanMetric):

@@ -6,13 +6,14 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from data_salmonn.extras import install, needs_extra
 from evaluation_salmonn.metrics import base
 
 
 def missing_java() -> str | None:
     """What to install before Java parts of pycocoevalcap run, or `None`."""
     if find_spec("pycocoevalcap") is None:
-        return "captioning metrics need `pip install pycocoevalcap`"
+        return f"captioning metrics need pycocoevalcap: {install('eval')}"
     if shutil.which("java") is None:
         return "captioning metrics need a Java runtime on the PATH, such as Debian's default-jre-headless"
     return None
@@ -35,7 +36,8 @@ def missing_spice() -> str | None:
 
 @cache
 def _tokenizer():
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    with needs_extra("eval"):
+        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     return PTBTokenizer()
 
@@ -59,6 +61,7 @@ def tokenize_captions(predictions, references) -> tuple[dict[int, list[str]], di
 @cache
 def meteor_program():
     """METEOR 1.5, which stays open: reading its paraphrases takes seconds."""
-    from pycocoevalcap.meteor.meteor import Meteor
+    with needs_extra("eval"):
+        from pycocoevalcap.meteor.meteor import Meteor
 
     return Meteor()

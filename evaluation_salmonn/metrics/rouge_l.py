@@ -1,7 +1,10 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-from rouge_score.rouge_scorer import RougeScorer
-
+from data_salmonn.extras import needs_extra
 from evaluation_salmonn.metrics import base
+
+
+with needs_extra("eval"):
+    from rouge_score.rouge_scorer import RougeScorer
 
 
 class RougeL(base.MeanMetric):

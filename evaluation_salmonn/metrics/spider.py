@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 import numpy as np
 
+from data_salmonn.extras import needs_extra
 from evaluation_salmonn.metrics import base, cider_d, java
 
 
@@ -17,7 +18,8 @@ class Spider(base.MeanMetric):
         return java.missing_spice()
 
     def example_scores(self, predictions, references):
-        from pycocoevalcap.spice.spice import Spice
+        with needs_extra("eval"):
+            from pycocoevalcap.spice.spice import Spice
 
         predicted, expected = java.tokenize_captions(predictions, references)
         spice = [scores["All"]["f"] for scores in Spice().compute_score(expected, predicted)[1]]

@@ -9,6 +9,7 @@ import numpy as np
 import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.extras import install
 from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
 
 
@@ -123,7 +124,7 @@ def _import_fluidsynth():
         import fluidsynth
     except (ImportError, OSError) as error:
         raise ValueError(
-            f"music is played by FluidSynth, which is missing ({error}): `pip install pyfluidsynth`, and its library "
-            "with `apt-get install libfluidsynth3` or `brew install fluid-synth`"
+            f"music is played by FluidSynth, which is missing ({error}): {install('music')}, and "
+            "get its library with `apt-get install libfluidsynth3` or `brew install fluid-synth`"
         ) from error
     return fluidsynth

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from PIL import Image
-
+from data_salmonn.extras import needs_extra
 from nano_salmonn.report.inputs import Curve, Score
+
+
+with needs_extra("train"):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from PIL import Image
 
 
 DPI = 100

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,15 @@ from transformers import pipeline
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+import salmonn_transformers
+from feature_extraction_beats import BeatsFeatureExtractor
+from modeling_beats import BeatsForAudioClassification
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
+ROOT = Path(__file__).parents[2]
 FLAT_FILES = {
     "adapter_salmonn.py",
     "base_weights_salmonn.py",
@@ -32,6 +37,11 @@ FLAT_FILES = {
     "processing_salmonn.py",
     "sharing_salmonn.py",
 }
+
+# Those that say what of them is public.
+EXPORTING = [
+    stem for name in sorted(FLAT_FILES) if hasattr(import_module(stem := name.removesuffix(".py")), "__all__")
+]
 
 
 def save(folder, seed: int = 0, **settings):
@@ -209,9 +219,78 @@ def test_speech_only_models_in_the_asr_pipeline(tmp_path):
     assert transcribe(noise(6))["text"] and transcribe([noise(1), noise(2)], batch_size=2)[1]["text"]
 
 
+ONE_IMPORT = """
+import sys
+
+sys.path[:0] = sys.argv[2:]
+import salmonn_transformers
+
+heavy = [name for name in ("peft", "datasets", "jiwer", "matplotlib", "gradio", "conversion_salmonn") if name in sys.modules]
+from transformers import (
+    AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline,
+)
+
+folder, beats = sys.argv[1] + "/salmonn", sys.argv[1] + "/beats"
+loaded = [
+    AutoConfig.from_pretrained(folder),
+    *(auto.from_pretrained(folder) for auto in (AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq)),
+    *(auto.from_pretrained(folder) for auto in (AutoProcessor, AutoFeatureExtractor)),
+    AutoConfig.from_pretrained(beats),
+    *(auto.from_pretrained(beats) for auto in (AutoModel, AutoModelForAudioClassification, AutoFeatureExtractor)),
+    pipeline("automatic-speech-recognition", model=folder).model,
+]
+import json
+
+print(json.dumps({"heavy": heavy, "classes": [f"{type(x).__module__}.{type(x).__name__}" for x in loaded]}))
+"""
+
+
+def test_one_import_registers_everything(tmp_path):
+    """Folders without code load through every Auto class once the package is imported."""
+    model, _ = save(tmp_path / "salmonn")
+    beats = BeatsForAudioClassification(model.config.beats_config)
+    beats.save_pretrained(tmp_path / "beats")
+    BeatsFeatureExtractor(num_mel_bins=beats.config.num_mel_bins).save_pretrained(tmp_path / "beats")
+    for file in [*tmp_path.glob("*/*.py"), *tmp_path.glob("*/*.json")]:
+        if file.suffix == ".py":
+            file.unlink()
+        else:
+            settings = json.loads(file.read_text())
+            settings.pop("auto_map", None)
+            file.write_text(json.dumps(settings))
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {packages!r}\n{ONE_IMPORT}", tmp_path, ROOT],
+        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["heavy"] == []
+    assert result["classes"] == [
+        "configuration_salmonn.SalmonnConfig",
+        "modeling_salmonn.SalmonnModel",
+        "modeling_salmonn.SalmonnForConditionalGeneration",
+        "modeling_salmonn.SalmonnForConditionalGeneration",
+        "processing_salmonn.SalmonnProcessor",
+        "feature_extraction_salmonn.SalmonnFeatureExtractor",
+        "configuration_beats.BeatsConfig",
+        "modeling_beats.BeatsModel",
+        "modeling_beats.BeatsForAudioClassification",
+        "feature_extraction_beats.BeatsFeatureExtractor",
+        "modeling_salmonn.SalmonnForConditionalGeneration",
+    ]
+
+
+def test_the_package_exports_what_its_files_do():
+    for name in salmonn_transformers.__all__:
+        assert getattr(salmonn_transformers, name).__module__.endswith(("_salmonn", "_beats"))
+    names = {name for stem in EXPORTING for name in import_module(stem).__all__}
+    assert set(salmonn_transformers.__all__) == names
+
+
 def test_importing_prints_nothing(tmp_path):
-    files = " ".join(sorted(name.removesuffix(".py") for name in FLAT_FILES))
-    root = Path(__file__).parents[2]
-    script = f"import sys; sys.path.insert(0, {str(root)!r}); [__import__(name) for name in {files!r}.split()]"
+    files = " ".join(["salmonn_transformers", *sorted(name.removesuffix(".py") for name in FLAT_FILES)])
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); [__import__(name) for name in {files!r}.split()]"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -31,7 +31,9 @@ def nano(tmp_path, monkeypatch):
 
 
 def test_nano_of_a_checkpoint(tmp_path, nano):
+    (nano / "README.md").write_text("the card of nano")
     folder = module.assemble_nano(tmp_path / "nano", nano, dtype="float16")
+    assert (folder / "README.md").read_text() == "the card of nano" and not (folder / "LICENSE.md").exists()
     model, logits = answer(folder)
     assert model._hf_peft_config_loaded and logits.isfinite().all()
     beats = load_file(nano / "beats" / "model.safetensors")
@@ -46,6 +48,7 @@ def test_nano_of_a_checkpoint(tmp_path, nano):
 def test_nano_without_a_checkpoint_is_untrained(tmp_path, nano):
     folder = module.assemble_nano(tmp_path / "nano", None, seed=1, qformer={"num_hidden_layers": 1})
     model, _ = answer(folder)
+    assert "connector is random" in (folder / "README.md").read_text()
     assert not model._hf_peft_config_loaded
     assert (model.config.qformer_config.num_hidden_layers, model.config.qformer_config.hidden_size) == (1, 32)
 
@@ -62,7 +65,7 @@ def test_nano_refuses(tmp_path, nano, monkeypatch):
     with pytest.raises(ValueError, match="cannot be combined with beats, seed"):
         module.assemble_nano(tmp_path / "new", nano, seed=1, beats="random-small", overwrite=True)
     shutil.rmtree(nano / "beats")
-    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. It comes with a clone"):
+    with pytest.raises(ValueError, match=r"lacks .*checkpoint/beats\. Name the"):
         module.assemble_nano(tmp_path / "new", nano)
     assert not (tmp_path / "new").exists()
 

@@ -295,6 +295,6 @@ def test_unknown_programs_are_refused(fake_fluidsynth):
 
 def test_a_missing_fluidsynth_names_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
-    with pytest.raises(ValueError, match="pip install pyfluidsynth.*libfluidsynth3"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[music\]'.*libfluidsynth3"):
         music.make_music(tmp_path / "clips", "train", 1)
     assert not (tmp_path / "clips").exists()
