@@ -18,6 +18,7 @@ from cli_salmonn import (
     compare,
     convert,
     demo,
+    embed,
     evaluate,
     info,
     judge,
@@ -26,6 +27,7 @@ from cli_salmonn import (
     perplexity,
     report,
     sweep_lora,
+    tags,
     tasks,
     train,
 )
@@ -37,6 +39,8 @@ from cli_salmonn.extras import find_version, how_to_install
 COMMANDS = (
     ask,
     info,
+    tags,
+    embed,
     demo,
     convert,
     assemble,
