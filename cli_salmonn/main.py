@@ -15,6 +15,7 @@ from cli_salmonn import (
     ask,
     assemble,
     average,
+    check_conversion,
     compare,
     convert,
     demo,
@@ -43,6 +44,7 @@ COMMANDS = (
     embed,
     demo,
     convert,
+    check_conversion,
     assemble,
     train,
     activate,
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser().parse_args(arguments, options)
         _set_logging(options.verbose)
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError) as error:
         # What fails within the work of a command, and not for how it was called, has other types: see `keep_traceback`.
         if options.verbose:
@@ -88,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("salmonn: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
