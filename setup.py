@@ -110,7 +110,11 @@ setup(
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["salmonn = cli_salmonn.main:main"]},
+    entry_points={
+        "console_scripts": ["salmonn = cli_salmonn.main:main"],
+        # lmms-eval looks here for models that it does not have itself
+        "lmms_eval.models": ["salmonn = evaluation_salmonn.lmms_eval_plugin:SALMONN"],
+    },
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",
