@@ -6,6 +6,7 @@
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make test-web                     the tests of the web page, also in Chromium where there is one
+#   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
@@ -54,7 +55,7 @@ WEB_STAMP := $(VENV)/.installed-web
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-nano test-slow test-random test-matrix check style bench report clean
+.PHONY: demo web space test test-web test-notebooks test-nano test-slow test-random test-matrix check style bench report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -92,6 +93,10 @@ test: $(STAMP)
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
+
+test-notebooks: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
+	$(BIN)/python -m pytest tests/test_notebooks.py $(PYTEST_ARGS)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)

@@ -62,6 +62,8 @@ EXTRAS = {
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     "web-test": ["playwright>=1.40"],
+    # What runs examples/notebooks in a test.
+    "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     "dev": [
         "pytest>=8",
         "pytest-randomly>=3.15",
