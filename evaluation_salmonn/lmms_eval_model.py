@@ -56,7 +56,7 @@ class Salmonn(lmms):
         dtype: str | None = None,
         num_beams: int | None = None,
         lora_scale: float | None = None,
-        max_batch_size: int | None = None,
+        max_batch_size: int | None = None,  # which lmms-eval passes to every model
     ):
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
