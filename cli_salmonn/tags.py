@@ -14,7 +14,7 @@ from cli_salmonn.commands import add_beats, add_command
 
 EXAMPLES = """\
 examples:
-  salmonn tags clip.wav --model checkpoints/salmonn-nano/beats
+  salmonn tags clip.wav --model checkpoints/salmonn-nano/beats --window 4
   salmonn tags clip.wav --model ./beats --labels class_labels_indices.csv
   salmonn tags clip.wav --model ./beats --window 2 --hop 0.5 --plot tags.png
   salmonn tags clip.wav --model ./beats --frames --plot tags.png
