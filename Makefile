@@ -7,6 +7,7 @@
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make test-web                     the tests of the web page, also in Chromium where there is one
 #   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
+#   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
@@ -54,7 +55,8 @@ WEB_STAMP := $(VENV)/.installed-web
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-ecosystem test-nano test-slow test-random test-matrix check style bench report clean
+.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-slow test-random test-matrix check style bench \
+  report clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -95,6 +97,10 @@ test-web: $(STAMP) $(WEB_STAMP)
 
 test-ecosystem: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "ecosystem and not slow" $(PYTEST_ARGS)
+
+test-notebooks: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
+	$(BIN)/python -m pytest tests/test_notebooks.py $(PYTEST_ARGS)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)

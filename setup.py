@@ -67,6 +67,8 @@ EXTRAS = {
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     "web-test": ["playwright>=1.40"],
+    # What runs examples/notebooks in a test.
+    "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     "dev": [
         "packaging>=25",
         "pytest>=8",
@@ -154,7 +156,11 @@ setup(
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["salmonn = cli_salmonn.main:main"]},
+    entry_points={
+        "console_scripts": ["salmonn = cli_salmonn.main:main"],
+        # lmms-eval looks here for models that it does not have itself
+        "lmms_eval.models": ["salmonn = evaluation_salmonn.lmms_eval_plugin:SALMONN"],
+    },
     cmdclass={"build_py": BuildWithCheckpoint},
     classifiers=[
         "Development Status :: 4 - Beta",

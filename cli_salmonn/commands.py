@@ -50,10 +50,31 @@ def add_dtype(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=f"of the weights ({default})")
 
 
+def add_beats(parser: argparse.ArgumentParser) -> None:
+    """Adds clips, the BEATs that hears them, and how."""
+    parser.intermixed = True
+    parser.add_argument(
+        "words",
+        metavar="AUDIO",
+        nargs="+",
+        help="audio files of any length, folders of them, quoted globs, http(s) addresses, or - for standard input",
+    )
+    parser.add_argument("--model", required=True, help="a BEATs: .pt file, folder or Hub id; or a SALMONN with one")
+    parser.add_argument("--batch-size", type=positive_integer, default=8, metavar="N", help="windows (default: 8)")
+    parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Adds the folder that a command writes, and `--overwrite`."""
     parser.add_argument("output", metavar="OUT", help="new folder; it appears complete or not at all")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+
+
+def positive_integer(text: str) -> int:
+    """For argparse: an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
 
 
 def seconds_or_none(text: str) -> float | str:

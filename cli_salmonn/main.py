@@ -15,9 +15,11 @@ from cli_salmonn import (
     ask,
     assemble,
     average,
+    check_conversion,
     compare,
     convert,
     demo,
+    embed,
     evaluate,
     info,
     judge,
@@ -26,6 +28,7 @@ from cli_salmonn import (
     perplexity,
     report,
     sweep_lora,
+    tags,
     tasks,
     train,
 )
@@ -37,8 +40,11 @@ from data_salmonn.extras import explain_missing, find_version
 COMMANDS = (
     ask,
     info,
+    tags,
+    embed,
     demo,
     convert,
+    check_conversion,
     assemble,
     train,
     activate,
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser().parse_args(arguments, options)
         _set_logging(options.verbose)
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError) as error:
         # What fails within the work of a command, and not for how it was called, has other types: see `keep_traceback`.
         if options.verbose:
@@ -80,7 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("salmonn: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -59,14 +59,24 @@ def find_sources(words: Sequence[str], questions: Sequence[str], each: bool, fol
                 f"`audio` {manifests[0]} is a manifest, which is asked by itself, got {len(words)} sources"
             )
         return Sources(questions=questions, manifest=Path(words[0]))
+    clips = find_clips(words, folder, hint=": clips come first, and then one question, in quotes")
+    apart = each or not questions or any(os.path.isdir(word) or _matches(word) for word in words)
+    return Sources([(clip,) for clip in clips] if apart else [tuple(clips)], questions)
+
+
+def find_clips(words: Sequence[str], folder: str | Path, hint: str = "") -> list[Clip]:
+    """
+    The clips that words name: paths, folders, globs, http(s) addresses and `-`. What is not there yet goes to `folder`.
+
+    Raises `ValueError` if one of the words is no clip; `hint` is what to say of a word that looks like none.
+    """
     if words.count(STDIN) > 1:
         raise ValueError(f"`audio` {STDIN} can be read once, got it {words.count(STDIN)} times")
-    found = [_find_clips(word, Path(folder, str(number))) for number, word in enumerate(words)]
+    found = [_find_clips(word, Path(folder, str(number)), hint) for number, word in enumerate(words)]
     clips = [clip for some in found for clip in some]
     for clip in clips:
         check_clip(clip.path)
-    apart = each or not questions or any(os.path.isdir(word) or _matches(word) for word in words)
-    return Sources([(clip,) for clip in clips] if apart else [tuple(clips)], questions)
+    return clips
 
 
 def _is_question(word: str) -> bool:
@@ -90,7 +100,7 @@ def _find_manifest(word: str) -> Path | None:
     return find_manifest(word) if os.path.isdir(word) or Path(word).suffix in MANIFEST_ENDINGS else None
 
 
-def _find_clips(word: str, folder: Path) -> list[Clip]:
+def _find_clips(word: str, folder: Path, hint: str) -> list[Clip]:
     """The clips that a word names. What has to be read first is written to `folder`, which is made for it."""
     if word == STDIN or is_url(word):
         folder.mkdir()
@@ -108,4 +118,4 @@ def _find_clips(word: str, folder: Path) -> list[Clip]:
         return [Clip(path, Path(path)) for path in paths]
     if _looks_like_file(word):
         raise ValueError(f"`audio` {word} does not exist")
-    raise ValueError(f"`audio` {word} does not exist: clips come first, and then one question, in quotes")
+    raise ValueError(f"`audio` {word} does not exist{hint}")

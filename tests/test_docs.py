@@ -29,11 +29,18 @@ BLOCKS = {page: read_blocks(page) for page in PAGES if page.is_file()}
 MODELS = {
     "README.md": ("base",),
     "ask.md": ("salmonn-13b",),
+    "beats.md": ("salmonn-13b",),
     "data.md": ("salmonn-13b",),
     "evaluation.md": ("salmonn-13b",),
     "serving.md": ("nano",),
 }
-NEEDS = {"README.md": ("jiwer",), "data.md": ("datasets",), "evaluation.md": ("jiwer",), "trl.md": ("trl",)}
+NEEDS = {
+    "README.md": ("jiwer",),
+    "beats.md": ("matplotlib",),
+    "data.md": ("datasets",),
+    "evaluation.md": ("jiwer",),
+    "trl.md": ("trl",),
+}
 BEATS = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
 DOWNLOADS = {
     "openai/whisper-small": "salmonn/whisper",
@@ -100,7 +107,8 @@ def reader(models, tmp_path, monkeypatch):
         if "demo_salmonn.speech" in page.read_text(encoding="utf-8") and not can_speak():
             pytest.skip("needs a voice: pip install espeakng-loader, or the program espeak-ng")
         monkeypatch.chdir(tmp_path)
-        Path("examples").symlink_to(ROOT / "examples")
+        for name in ("examples", "checkpoints"):
+            Path(name).symlink_to(ROOT / name)
         for name in MODELS.get(page.name, ()):
             shutil.copytree(models / name, name)
         for name, fixture in DOWNLOADS.items():
