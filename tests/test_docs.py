@@ -28,12 +28,21 @@ BLOCKS = {page: read_blocks(page) for page in PAGES if page.is_file()}
 # What a page has from elsewhere: small ones stand in for the models and files that its reader has.
 MODELS = {
     "README.md": ("base",),
-    "ask.md": ("salmonn-13b",),
-    "data.md": ("salmonn-13b",),
-    "evaluation.md": ("salmonn-13b",),
+    "ask.md": ("salmonn-nano",),
+    "data.md": ("salmonn-nano",),
+    "evaluation.md": ("salmonn-nano",),
+    "released_weights.md": ("salmonn-13b",),
     "serving.md": ("nano",),
 }
-NEEDS = {"README.md": ("jiwer",), "data.md": ("datasets",), "evaluation.md": ("jiwer",), "trl.md": ("trl",)}
+NEEDS = {
+    "README.md": ("jiwer",),
+    "activation.md": ("matplotlib",),
+    "data.md": ("datasets",),
+    "evaluation.md": ("jiwer",),
+    "finetune.md": ("bitsandbytes", "jiwer"),
+    "model.md": ("bitsandbytes",),
+    "trl.md": ("trl",),
+}
 BEATS = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
 DOWNLOADS = {
     "openai/whisper-small": "salmonn/whisper",
