@@ -62,6 +62,8 @@ EXTRAS = {
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     "web-test": ["playwright>=1.40"],
+    # The documentation as a site: its commands run in pages, its reference is made of docstrings.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0", "markdown-exec>=1.10"],
     "dev": [
         "pytest>=8",
         "pytest-randomly>=3.15",

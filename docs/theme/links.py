@@ -10,8 +10,6 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from mkdocs.structure.files import File
-
 
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = (
@@ -26,6 +24,9 @@ LINK = re.compile(r"(\]\()((?![a-z]+:|#|/)[^)#\s]+)")
 
 
 def on_files(files, config):
+    """Adds the files beside `docs`."""
+    from mkdocs.structure.files import File  # not installed where only the tests run
+
     for pattern in BESIDE:
         for path in sorted(ROOT.glob(pattern)):
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
@@ -33,13 +34,17 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    name = page.file.src_uri
-    is_beside = page.file.generated_by is not None
-    folder = PurePosixPath(name if is_beside else f"docs/{name}").parent.as_posix()
+    """Makes the links of a page those of the site."""
+    return move_links(markdown, Path(page.file.abs_src_path).relative_to(ROOT).as_posix())
+
+
+def move_links(markdown: str, page: str) -> str:
+    """The text of `page`, a path from the root of the repository, with links from where the site has it."""
+    folder = PurePosixPath(page).parent
 
     def move(found: re.Match) -> str:
-        target = os.path.normpath(os.path.join(folder, found[2])).removeprefix("docs/")
+        target = os.path.normpath(folder / found[2]).removeprefix("docs/")
         target = "index.md" if target == "README.md" else target
-        return found[1] + os.path.relpath(target, PurePosixPath(name).parent.as_posix())
+        return found[1] + os.path.relpath(target, str(folder).removeprefix("docs").lstrip("/") or ".")
 
     return LINK.sub(move, markdown)
