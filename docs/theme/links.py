@@ -17,7 +17,7 @@ BESIDE = (
     "CONTRIBUTING.md",
     "CITATION.cff",
     "checkpoints/*/README.md",
-    "examples/*.py",
+    "examples/**/*.py",
     "nano_salmonn/README.md",
 )
 LINK = re.compile(r"(\]\()((?![a-z]+:|#|/)[^)#\s]+)")
