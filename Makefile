@@ -16,6 +16,8 @@
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
 #   make report RUNS=runs/nano        docs/nano.md and its plots, from the files of the runs
+#   make docs                         the documentation as a site, in site/; broken links and anchors are errors
+#   make docs-serve                   the same at http://127.0.0.1:8000, built anew whenever a page changes
 #   make clean                        remove the environment and what the tools left
 
 PYTHON ?= python3
@@ -51,12 +53,13 @@ BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
 WEB_STAMP := $(VENV)/.installed-web
+DOCS_STAMP := $(VENV)/.installed-docs
 # mlinter has rules for these kinds of files. It must be given files: a search from the root would lint the copy of
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
 .PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-slow test-random test-matrix check style bench \
-  report clean
+  report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -135,6 +138,19 @@ bench: $(STAMP)
 report: $(STAMP)
 	$(BIN)/python -m nano_salmonn.report "$(RUNS)"
 
+# The reference is made of docstrings and parsers, which are imported.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $(DOCS_STAMP)
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs-serve: $(DOCS_STAMP)
+	$(BIN)/python -m mkdocs serve
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

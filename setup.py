@@ -69,6 +69,8 @@ EXTRAS = {
     "web-test": ["playwright>=1.40"],
     # What runs examples/notebooks in a test.
     "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
+    # The documentation as a site: its commands run in pages, its reference is made of docstrings.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0", "markdown-exec>=1.10"],
     "dev": [
         "packaging>=25",
         "pytest>=8",

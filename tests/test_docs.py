@@ -3,13 +3,16 @@
 
 import json
 import re
+import runpy
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from doc_pages import ROOT, SHELL, Block, check_commands, join_lines, read_blocks, read_words, run_blocks
 
 from nano_salmonn import assemble as nano_assemble
@@ -18,6 +21,7 @@ from training_salmonn import activation, recipes
 
 
 FIXTURES = ROOT / "tests" / "fixtures"
+links = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "theme" / "links.py")))
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -28,17 +32,20 @@ BLOCKS = {page: read_blocks(page) for page in PAGES if page.is_file()}
 # What a page has from elsewhere: small ones stand in for the models and files that its reader has.
 MODELS = {
     "README.md": ("base",),
-    "ask.md": ("salmonn-13b",),
+    "ask.md": ("salmonn-nano",),
     "beats.md": ("salmonn-13b",),
-    "data.md": ("salmonn-13b",),
-    "evaluation.md": ("salmonn-13b",),
+    "data.md": ("salmonn-nano",),
+    "evaluation.md": ("salmonn-nano",),
     "serving.md": ("nano",),
 }
 NEEDS = {
     "README.md": ("jiwer",),
+    "activation.md": ("matplotlib",),
     "beats.md": ("matplotlib",),
     "data.md": ("datasets",),
     "evaluation.md": ("jiwer",),
+    "finetune.md": ("bitsandbytes", "jiwer"),
+    "model.md": ("bitsandbytes",),
     "trl.md": ("trl",),
 }
 BEATS = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
@@ -165,6 +172,70 @@ def test_marks_have_reasons_and_commands_that_exist(block):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+# What the site, which `make docs` builds, is made of: checked here as far as that needs no MkDocs.
+
+
+def read_nav() -> list[str]:
+    """The pages that the site's menu names, in order."""
+
+    def pages(entry):
+        values = [entry] if isinstance(entry, str) else entry.values() if isinstance(entry, dict) else entry
+        for value in values:
+            yield from [value] if isinstance(value, str) else pages(value)
+
+    # only the menu: other parts of the file have tags that plain YAML does not know
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    return list(pages(yaml.safe_load(re.search(r"^nav:\n(?:[ \n].*\n?)+", text, re.MULTILINE)[0])["nav"]))
+
+
+def find_anchors(page: Path) -> set[str]:
+    """What links to parts of a page may name: its headings, as MkDocs and GitHub spell them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+def test_the_menu_names_the_pages_that_exist():
+    named = read_nav()
+    assert len(named) == len(set(named))
+    inside = {path.name for path in (ROOT / "docs").glob("*.md")}
+    beside = [name for name in named if name not in inside]
+    assert set(named) - set(beside) == inside
+    # these lie outside of docs, and the hook takes them in
+    found = [pattern for name in beside for pattern in links.BESIDE if Path(name).match(pattern)]
+    assert len(found) == len(beside) and all((ROOT / name).is_file() for name in beside)
+
+
+@pytest.mark.parametrize("page", BLOCKS, ids=str)
+def test_anchors_exist(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        there = page.parent / target if target else page
+        # of pages that are made while the site is built, `make docs` checks them
+        if there.name != "commands.md" and not there.name.startswith("api_"):
+            assert anchor in find_anchors(there), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page, link, moved",
+    [
+        ("docs/data.md", "[a](training.md#stages)", "[a](training.md#stages)"),
+        ("docs/data.md", "[a](../nano_salmonn/README.md#clips)", "[a](nano_salmonn/README.md#clips)"),
+        (
+            "nano_salmonn/README.md",
+            "[a](../docs/nano.md) and ![b](../docs/images/b.png)",
+            "[a](../nano.md) and ![b](../images/b.png)",
+        ),
+        (
+            "CONTRIBUTING.md",
+            "[a](README.md), [b](https://c.d/e.md), [f](#g)",
+            "[a](index.md), [b](https://c.d/e.md), [f](#g)",
+        ),
+    ],
+)
+def test_links_are_moved_with_their_pages(page, link, moved):
+    assert links.move_links(link, page) == moved
 
 
 # Of the runner itself

@@ -39,7 +39,7 @@ def plot_panels(path: Path, panels: Sequence[Panel], columns: int = 2) -> None:
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.1 * columns, 2.7 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, panel in zip(grid, panels):
+    for panel, axes in zip(panels, grid):  # in this order: zip takes no place for a panel that is not there
         for number, (label, curve) in enumerate(panel.lines.items()):
             marker = MARKERS[number % len(MARKERS)] if len(curve) <= FEW else None
             axes.plot(*zip(*curve), marker=marker, markersize=4, linewidth=1.4, label=label)

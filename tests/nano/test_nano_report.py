@@ -15,6 +15,7 @@ from tiny_evaluation import HearingModel, write_manifest
 from evaluation_salmonn.runner import evaluate
 from evaluation_salmonn.sweep import save_sweep
 from nano_salmonn.beats_classifier import top1_by_kind
+from nano_salmonn.report import plots
 from nano_salmonn.report.__main__ import main
 from nano_salmonn.report.document import write_report
 from nano_salmonn.report.inputs import Runs, Score
@@ -180,6 +181,13 @@ def test_pictures_are_small_and_all_shown(report):
         if line.startswith("## ")
     }
     assert set(re.findall(r"\]\((#[^)]+)\)", report.read_text())) <= anchors
+
+
+def test_places_without_a_panel_stay_empty(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    plots.plot_panels(tmp_path / "a.png", [plots.Panel("a", "x", "y", {"line": [(0, 1), (1, 2)]})] * 3)
+    assert [axes.axison for axes in drawn[0].axes] == [True, True, True, False]
 
 
 def test_equal_runs_make_equal_reports(report, all_runs, tmp_path):
