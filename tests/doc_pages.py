@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- not run:((?:(?!-->).)*)-->\n\Z", re.DOTALL)
 SHELL = "bash"
+# so that the project need not be installed
+SALMONN = 'salmonn() { python -m cli_salmonn "$@"; }\n'
 LANGUAGES = (SHELL, "python")
 
 
@@ -106,7 +108,7 @@ def run_line(command: str, shrink: Callable[[list[str]], list[str]]) -> None:
     if words[:1] != ["salmonn"]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(["bash", "-ec", command], env=environment, capture_output=True, text=True)
+        done = subprocess.run(["bash", "-ec", SALMONN + command], env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"`{' '.join(command.split())}` ends with {done.returncode}: {done.stderr.strip()}")
         return

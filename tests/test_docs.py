@@ -92,7 +92,7 @@ QFORMER = ("--qformer-hidden-size", "32", "--qformer-heads", "4", "--qformer-int
 def models(tmp_path_factory):
     """`base`, and the same with an adapter beside it, of the sizes that the recipes of salmonn-nano ask for."""
     folder = tmp_path_factory.mktemp("models")
-    config = tiny_config(fixed_length=False)
+    config = tiny_config(segment_seconds=4, fixed_length=False)
     tiny_model(config).save_pretrained(folder / "base")
     tiny_processor(config).save_pretrained(folder / "base")
     nano = tiny_model(config)

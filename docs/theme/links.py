@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "RELEASING.md",
     "CITATION.cff",
     "checkpoints/*/README.md",
     "examples/**/*.py",
