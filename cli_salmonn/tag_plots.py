@@ -3,14 +3,17 @@
 
 from pathlib import Path
 
-import matplotlib
-
-
-matplotlib.use("Agg")  # no window
-import matplotlib.pyplot as plt
 import numpy as np
 
 from cli_salmonn.tagging import Tags
+from data_salmonn.extras import needs_extra
+
+
+with needs_extra("eval"):
+    import matplotlib
+
+    matplotlib.use("Agg")  # no window
+    import matplotlib.pyplot as plt
 
 
 def plot_tags(tags: Tags, labels: list[int], path: str | Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli_salmonn.commands import add_beats, add_command
+from data_salmonn.extras import needs_extra
 
 
 EXAMPLES = """\
@@ -61,7 +62,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _name_plots(plot: str, names: list[str]) -> list[Path]:
     """The file of each clip. Raises `ValueError`, before anything is computed, if they cannot be written."""
-    import matplotlib  # noqa: F401  # to say at once that it is missing
+    with needs_extra("eval"):
+        import matplotlib  # noqa: F401  # to say at once that it is missing
 
     is_file = Path(plot).suffix.lower() == ".png"
     if is_file and len(names) > 1:

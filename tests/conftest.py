@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """What every test has: the same random numbers, caches of its own, no network, and the mark of its layer."""
 
+import gc
 import os
 import random
 import shutil
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items):
         for layer in LAYERS:
             if Path(__file__).parent / layer in item.path.parents:
                 item.add_marker(layer)
+
+
+def pytest_collection_finish():
+    """What is imported stays: `Trainer`, which collects garbage by hand, would look at all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

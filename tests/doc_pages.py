@@ -105,6 +105,9 @@ def run_line(command: str, shrink: Callable[[list[str]], list[str]]) -> None:
         with mock.patch("sys.argv", words[1:]):
             runpy.run_path(words[1], run_name="__main__")
         return
+    file = re.fullmatch(r"(salmonn [^&|;<>]*)>\s*(\S+)\s*", command)
+    if file:
+        words = read_words(file[1])
     if words[:1] != ["salmonn"]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
@@ -113,7 +116,10 @@ def run_line(command: str, shrink: Callable[[list[str]], list[str]]) -> None:
             raise RuntimeError(f"`{' '.join(command.split())}` ends with {done.returncode}: {done.stderr.strip()}")
         return
     words, said = words[1:], io.StringIO()
-    with contextlib.redirect_stderr(said):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stderr(said))
+        if file:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(file[2], "w", encoding="utf-8"))))
         status = main(shrink(words))
     if status != 0:
         raise RuntimeError(f"`{' '.join(command.split())}` ends with {status}: {said.getvalue().strip()}")

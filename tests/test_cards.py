@@ -135,6 +135,7 @@ def test_models_remember_what_they_are_made_of(assembled, tmp_path):
     assert (named.data.base_model, named.data.base_model_relation) == (["me/base"], "adapter")
 
 
+@pytest.mark.ecosystem
 def test_snippets_run(tmp_path):
     """Of a whole model, of an adapter on a base model in a folder, and of both kinds of BEATs."""
     config = tiny_config(fixed_length=False)

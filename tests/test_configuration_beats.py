@@ -66,6 +66,7 @@ def test_labels_set_the_number_of_classes():
     assert BeatsConfig(id2label={0: "dog", 1: "rain", 2: "speech"}).num_labels == 3
 
 
+@pytest.mark.ecosystem
 def test_import_and_construction_are_silent():
     code = "import modeling_beats, feature_extraction_beats; modeling_beats.BeatsConfig()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
