@@ -169,7 +169,7 @@ class SalmonnDataCollator:
             name = None if task is None else self.prompt_bank[task].name
         except (ValueError, TypeError) as error:
             raise ValueError(f"`rows` holds {row_id}, which cannot be used: {error}") from error
-        num_tokens = self._count_tokens(text)
+        num_tokens = self._count_tokens(text) if self.concatenate_probability else 0
         return _Sample(row_id, clip, prompt, text, num_tokens, language, name == CONCATENATED_TASK and not question)
 
     def _prepare_chat(self, row_id: str, row: dict) -> _Sample:
