@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, add_output, seconds_or_none
+from cli_salmonn.commands import add_command, add_dtype, add_output, add_repo_id, seconds_or_none
 
 
 EXAMPLES = """\
@@ -73,6 +73,7 @@ def add_parser(commands) -> None:
     settings.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
     settings.add_argument("--seed", type=int, metavar="N", help="of the connector's random numbers (default: 0)")
     add_dtype(parser, "default: each part keeps its own")
+    add_repo_id(parser)
     add_output(parser)
 
 

@@ -70,6 +70,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
 
 
+def add_repo_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repo-id",
+        metavar="USER/NAME",
+        help="where OUT will be uploaded: Auto classes find a base model on the Hub by what the adapter beside it says",
+    )
+
+
 def positive_integer(text: str) -> int:
     """For argparse: an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, add_output, seconds_or_none
+from cli_salmonn.commands import add_command, add_dtype, add_output, add_repo_id, seconds_or_none
 
 
 BEATS_EXAMPLES = """\
@@ -59,6 +59,7 @@ def _add_salmonn(formats) -> None:
     )
     parser.add_argument("--stride-seconds", type=float, metavar="S", help=recorded.format(0.333333))
     add_dtype(parser, "default: each tensor keeps its own")
+    add_repo_id(parser)
     add_output(parser)
 
 
@@ -83,6 +84,7 @@ def _convert_salmonn(options: argparse.Namespace) -> None:
         window_seconds=options.window_seconds,
         stride_seconds=options.stride_seconds,
         dtype=options.dtype,
+        repo_id=options.repo_id,
         overwrite=options.overwrite,
     )
     print(f"wrote {output}")

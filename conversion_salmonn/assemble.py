@@ -22,6 +22,7 @@ from conversion_salmonn.parts import (
     Part,
     build_model,
     cast,
+    check_repo_id,
     make_room,
     named_parts,
     parse_dtype,
@@ -65,6 +66,7 @@ def assemble(
     chat_template: str | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
+    repo_id: str | None = None,
     card: str | os.PathLike | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -94,6 +96,7 @@ def assemble(
             the released models' where it has none.
         seed (`int`): of the random numbers that the connector, and a random BEATs, start from.
         dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each part keeps its own.
+        repo_id (`str`, *optional*): Hub id under which the folder will be uploaded, as `save_pretrained` takes it.
         card (`str` or `os.PathLike`, *optional*): a model card to be saved with it. Unless given, a general one is written.
         overwrite (`bool`): replace what is in `output`.
 
@@ -105,6 +108,7 @@ def assemble(
             adapter was trained on other weights. Nothing is written then.
     """
     dtype = parse_dtype(dtype)
+    check_repo_id(repo_id)
     with output_folder(output, overwrite) as folder:
         speech, language = read_whisper(whisper), read_llm(llm)
         beats_part = None if beats is None else read_beats(beats, seed)
@@ -142,7 +146,7 @@ def assemble(
             shutil.copyfile(card, folder / "README.md")
         elif adapter is None:
             model.save_card(folder, UNTRAINED)
-        save_all(model, processor, folder, dtype or language.dtype)
+        save_all(model, processor, folder, dtype or language.dtype, repo_id)
     return Path(output)
 
 

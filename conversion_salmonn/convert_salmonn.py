@@ -25,6 +25,7 @@ from conversion_salmonn.parts import (
     Part,
     build_model,
     cast,
+    check_repo_id,
     make_room,
     named_parts,
     parse_dtype,
@@ -115,6 +116,7 @@ def convert_salmonn(
     window_seconds: float | str | None = None,
     stride_seconds: float | None = None,
     dtype: str | torch.dtype | None = None,
+    repo_id: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """
@@ -131,6 +133,7 @@ def convert_salmonn(
             segments. Unless given, as the file records it, or else 0.333333.
         stride_seconds (`float`, *optional*): from one window to the next, likewise.
         dtype (`str` or `torch.dtype`, *optional*): one dtype for all weights. Unless given, each tensor keeps its own.
+        repo_id (`str`, *optional*): Hub id under which the folder will be uploaded, as `save_pretrained` takes it.
         overwrite (`bool`, *optional*): replace what is in `output`.
 
     Returns:
@@ -140,6 +143,7 @@ def convert_salmonn(
         ValueError: if a file cannot be read, the parts do not belong together, or a tensor has no place or is missing.
     """
     dtype = parse_dtype(dtype)
+    check_repo_id(repo_id)
     with output_folder(output, overwrite) as folder:
         trained = read_trained(ckpt)
         settings = _settle(
@@ -162,7 +166,7 @@ def convert_salmonn(
         model = build_model(config, state, f"`ckpt` {ckpt} with its parts")
         set_generation(model, language)
         attach_adapter(model, trained, settings, dtype)
-        save_all(model, processor, folder, dtype or language.dtype)
+        save_all(model, processor, folder, dtype or language.dtype, repo_id)
     return Path(output)
 
 

@@ -342,12 +342,22 @@ def set_generation(model: SalmonnForConditionalGeneration, language: LanguagePar
     )
 
 
+def check_repo_id(repo_id: str | None) -> None:
+    """Raises `ValueError` if `repo_id` is given and no id of the Hub."""
+    if repo_id is not None and not is_hub_id(repo_id):
+        raise ValueError(f"`repo_id` must be a Hub id, USER/NAME, and no folder, got {repo_id!r}.")
+
+
 def save_all(
-    model: SalmonnForConditionalGeneration, processor: SalmonnProcessor, folder: Path, dtype: torch.dtype
+    model: SalmonnForConditionalGeneration,
+    processor: SalmonnProcessor,
+    folder: Path,
+    dtype: torch.dtype,
+    repo_id: str | None = None,
 ) -> None:
     """Writes model and processor to `folder`; `dtype` is the one in which `from_pretrained` loads by default."""
     logger.info("writing %s parameters", f"{sum(parameter.numel() for parameter in model.parameters()):,}")
-    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE, repo_id=repo_id)
     processor.save_pretrained(folder)
     # Saving records the dtype of the first tensor, that of Whisper, which is released in float32. A 13B LLM in
     # float16 would then be loaded at twice its size.

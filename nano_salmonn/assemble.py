@@ -67,7 +67,7 @@ def assemble_nano(
         output (`str` or `os.PathLike`): folder to write.
         checkpoint (`str` or `os.PathLike`, *optional*): folder with what is trained, `beats` and `adapter`. By default
             the project's own. `None` for a model that is still to be trained.
-        changes: arguments of [`assemble`]: of a trained model only `dtype` and `overwrite`, of another one any.
+        changes: arguments of [`assemble`]: of a trained model only `dtype`, `repo_id` and `overwrite`, of another one any.
 
     Returns:
         `Path`: `output`.
@@ -79,7 +79,7 @@ def assemble_nano(
     settings = {**NANO, **changes, "qformer": {**NANO["qformer"], **(changes.get("qformer") or {})}}
     if checkpoint is None:
         return assemble(output=output, **_read_wheels(settings))
-    fixed = sorted(changes.keys() - {"dtype", "overwrite"})
+    fixed = sorted(changes.keys() - {"dtype", "overwrite", "repo_id"})
     if fixed:
         raise ValueError(
             f"the trained salmonn-nano cannot be combined with {', '.join(fixed)}: its parts and settings are those of "
