@@ -121,6 +121,47 @@ def wrap_chat_template(chat_template: str, clip: str = TAGGED_CLIP) -> str:
     return join_parts.replace("    MARK\n", f"    {mark}\n" if mark else "") + chat_template
 
 
+def list_conversations(conversation) -> list[list[dict]]:
+    """
+    One conversation or several, as a list of several.
+
+    Raises:
+        TypeError: if it is no list of messages, or of such lists, or a message no dict.
+        ValueError: if it is empty, or a message has no role or no content.
+    """
+    if not isinstance(conversation, (list, tuple)):
+        raise TypeError(
+            f"`conversation` must be a list of messages, or a list of such lists, got {type(conversation).__name__}."
+        )
+    is_one = len(conversation) > 0 and isinstance(conversation[0], dict)
+    batch = [conversation] if is_one else conversation
+    if not len(batch):
+        raise ValueError("`conversation` must hold at least one message, got none.")
+    for messages in batch:
+        if not isinstance(messages, (list, tuple)):
+            raise TypeError(f"`conversation` must hold messages, or lists of messages, got {messages!r}.")
+        if not len(messages):
+            raise ValueError("`conversation` must hold at least one message, got none.")
+        for message in messages:
+            _check_message(message)
+    return [list(messages) for messages in batch]
+
+
+def _check_message(message) -> None:
+    if not isinstance(message, dict):
+        raise TypeError(f"`conversation` must hold messages, dicts of 'role' and 'content', got {message!r}.")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or not role:
+        raise ValueError(f"A message of `conversation` must have a 'role', got {message!r}.")
+    if content is None and not message.get("tool_calls"):
+        raise ValueError(f"A message of `conversation` must have 'content', got {message!r}.")
+    if content is not None and not isinstance(content, (str, list, tuple)):
+        raise TypeError(f"The 'content' of a message must be a string or a list of parts, got {content!r}.")
+    for part in content if isinstance(content, (list, tuple)) else ():
+        if not isinstance(part, dict):
+            raise TypeError(f"A part of a message must be a dict with a 'type', got {part!r}.")
+
+
 def has_generation_tags(chat_template: str) -> bool:
     """Whether a chat template says, with `{% generation %}`, what the assistant writes."""
     return re.search(r"\{%-?\s*generation\s*-?%\}", chat_template) is not None

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from tokenizers import decoders
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoProcessor
@@ -32,11 +33,23 @@ from transformers.utils import auto_docstring
 
 
 try:
-    from .chat_template_salmonn import AUDIO_TOKEN, SALMONN_CHAT_TEMPLATE, has_generation_tags, wrap_chat_template
+    from .chat_template_salmonn import (
+        AUDIO_TOKEN,
+        SALMONN_CHAT_TEMPLATE,
+        has_generation_tags,
+        list_conversations,
+        wrap_chat_template,
+    )
     from .configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from .feature_extraction_salmonn import SalmonnFeatureExtractor
 except ImportError:
-    from chat_template_salmonn import AUDIO_TOKEN, SALMONN_CHAT_TEMPLATE, has_generation_tags, wrap_chat_template
+    from chat_template_salmonn import (
+        AUDIO_TOKEN,
+        SALMONN_CHAT_TEMPLATE,
+        has_generation_tags,
+        list_conversations,
+        wrap_chat_template,
+    )
     from configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
     from feature_extraction_salmonn import SalmonnFeatureExtractor
 
@@ -285,9 +298,9 @@ class SalmonnProcessor(ProcessorMixin):
             ValueError: if a text holds the audio placeholder, a clip cannot be read, a part is of another type, or the
                 template takes no `tools`; with labels, if the template has no tags or a row has no answer.
         """
-        batch = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
+        batch = list_conversations(conversation)
         batch = [[self._convert_message(message) for message in messages] for messages in batch]
-        conversation = batch[0] if conversation and isinstance(conversation[0], dict) else batch
+        conversation = batch[0] if isinstance(conversation[0], dict) else batch
         named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = named.get(chat_template or "default", chat_template)
         if tools and not re.search(r"\btools\b", template):
@@ -375,6 +388,8 @@ class SalmonnProcessor(ProcessorMixin):
             [`BatchFeature`] for `generate`, or a `list[str]`.
         """
         clips = _list_clips(audio)
+        if not clips:
+            raise ValueError("`audio` must hold at least one clip, got none.")
         prompts = [prompt] * len(clips) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(clips):
             raise ValueError(
@@ -404,9 +419,11 @@ class SalmonnProcessor(ProcessorMixin):
 
 @contextmanager
 def _errors_of_loading():
-    """Turns what loaders of files raise, each its own, into a `ValueError`."""
+    """Turns what loaders of files and Jinja raise, each its own, into a `ValueError`."""
     try:
         yield
+    except TemplateError as error:
+        raise ValueError(f"`chat_template` cannot write this conversation: {error}") from error
     except LOADING_ERRORS as error:
         raise ValueError(f"`audio` must be a readable audio file: {error}") from error
 

@@ -22,9 +22,7 @@ def entry_statistics(
 ) -> np.ndarray:
     """Statistics `(examples, k)` of one entry's metric. Raises `MissingPartsError` if it cannot be computed here."""
     references = [list(example.texts[entry.references]) for example in examples]
-    return load_metric(entry.metric).checked_statistics(
-        filtered_answers(task, predictions), references, **entry.options
-    )
+    return load_metric(entry.metric).statistics(filtered_answers(task, predictions), references, **entry.options)
 
 
 def missing_metrics(task: Task) -> dict[str, str]:

@@ -75,7 +75,7 @@ def score_answers(entry: MetricEntry, filters: Iterable[str], references: list[s
     """The corpus score of answers. Raises `MissingPartsError` if the metric cannot be computed here."""
     metric = load_metric(entry.metric)
     filtered = [apply_filters(tuple(filters), answer) for answer in answers]
-    totals = metric.checked_statistics(filtered, references, **entry.options).sum(0)
+    totals = metric.statistics(filtered, references, **entry.options).sum(0)
     return float(metric.from_totals(totals, **entry.options)[metric.main])
 
 

@@ -135,7 +135,9 @@ def test_folder_names_no_place_it_came_from(converted):
 
 def test_a_folder_that_will_be_uploaded_names_the_place(tmp_path):
     convert(tmp_path / "out", repo_id="me/salmonn")
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/salmonn"
+    assert (
+        json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/salmonn"
+    )
     assert "from_pretrained('me/salmonn'" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(ValueError, match="`repo_id` must be a Hub id, USER/NAME, and no folder, got 'salmonn'"):
         convert(tmp_path / "other", repo_id="salmonn")

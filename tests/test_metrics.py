@@ -309,9 +309,42 @@ def test_spider_says_what_is_missing():
     assert "CoreNLP" in load_metric("spider").missing_parts()
 
 
+@pytest.mark.parametrize("name", list_metrics())
+@pytest.mark.parametrize(
+    ("predictions", "references", "error", "message"),
+    [
+        ([], [], ValueError, "equally many and at least one, got 0 and 0"),
+        ("ab", ["a", "b"], TypeError, "`predictions` must be a list with an item for each example, got str"),
+        (["a", "b"], "ab", TypeError, "`references` must be a list with an item for each example, got str"),
+        (5, ["a"], TypeError, "`predictions` must be a list with an item for each example, got int"),
+        (["a", None], ["a", "b"], TypeError, r"`predictions\[1\]` must be a string, got None"),
+        (["a", 3], ["a", "b"], TypeError, r"`predictions\[1\]` must be a string, got 3"),
+        (["a", "b"], ["a", None], TypeError, r"`references\[1\]` must be a string or a list of strings, got None"),
+        (["a"], [["a", 3]], TypeError, r"`references\[0\]` must be a string or a list of strings"),
+        (["a"], [[]], ValueError, r"`references\[0\]` must hold at least one text, got none"),
+    ],
+)
+def test_what_is_no_text_is_refused(name, predictions, references, error, message):
+    with pytest.raises(error, match=message):
+        load_metric(name).statistics(predictions, references)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bleu", {"tokenize": "zz"}, "`tokenize` must be one of .*got 'zz'"),
+        ("repeat_rate", {"longest": 0}, "`longest` must be an integer of at least 1, got 0"),
+        ("repeat_rate", {"times": 1}, "`times` must be an integer of at least 2, got 1"),
+    ],
+)
+def test_wrong_options_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_metric(name).statistics(["a b"], ["a b"], **options)
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="equally many.*got 1 and 2"):
-        load_metric("wer").checked_statistics(["a"], ["a", "b"])
+        load_metric("wer").statistics(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="metric.*got 'beauty'"):
         load_metric("beauty")
     with pytest.raises(ValueError, match="one text for each example"):

@@ -301,3 +301,42 @@ def test_in_memory_files(processor):
     sf.write(buffer, noise(1), 16000, format="FLAC")
     encoded = base64.b64encode(buffer.getvalue()).decode()
     assert processor(text="<|audio|>", audio=encoded, return_tensors="pt")["input_features"].shape == (1, 208, 3000)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "error", "message"),
+    [
+        ("Hello", TypeError, "must be a list of messages, or a list of such lists, got str"),
+        ({"role": "user", "content": "?"}, TypeError, "or a list of such lists, got dict"),
+        (None, TypeError, "or a list of such lists, got NoneType"),
+        ([], ValueError, "must hold at least one message, got none"),
+        ([[]], ValueError, "must hold at least one message, got none"),
+        (["Hello"], TypeError, "must hold messages, or lists of messages, got 'Hello'"),
+        ([["Hello"]], TypeError, "must hold messages, dicts of 'role' and 'content', got 'Hello'"),
+        ([{"role": "user", "content": "?"}, "Hello"], TypeError, "dicts of 'role' and 'content', got 'Hello'"),
+        ([{"content": "?"}], ValueError, "must have a 'role'"),
+        ([{"role": None, "content": "?"}], ValueError, "must have a 'role'"),
+        ([{"role": "user"}], ValueError, "must have 'content'"),
+        ([{"role": "user", "content": None}], ValueError, "must have 'content'"),
+        ([{"role": "user", "content": {"type": "text"}}], TypeError, "must be a string or a list of parts"),
+        ([{"role": "user", "content": [None]}], TypeError, "must be a dict with a 'type', got None"),
+        ([{"role": "user", "content": ["?"]}], TypeError, "must be a dict with a 'type', got '\\?'"),
+        ([{"role": "user", "content": [{"type": "image"}]}], ValueError, "must have parts of type 'text'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], ValueError, "must have parts of type 'text' with a text"),
+    ],
+    ids=str,
+)
+def test_what_is_no_conversation_is_refused(processor, conversation, error, message):
+    with pytest.raises(error, match=message):
+        processor.apply_chat_template(conversation)
+
+
+@pytest.mark.parametrize("template", ["{% if %}", "{{ nope.nope }}", "{{ raise_exception('no system role') }}"])
+def test_templates_that_cannot_be_rendered(processor, template):
+    with pytest.raises(ValueError, match="`chat_template` cannot write this conversation"):
+        processor.apply_chat_template([{"role": "user", "content": "?"}], chat_template=template)
+
+
+def test_no_clips_to_transcribe(processor):
+    with pytest.raises(ValueError, match="`audio` must hold at least one clip, got none"):
+        processor.apply_transcription_request([])

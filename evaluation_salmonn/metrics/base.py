@@ -29,7 +29,7 @@ class SummedMetric(evaluate.Metric):
     """
     A metric whose score is a function of summed statistics.
 
-    Subclasses set `main`, the key of the value that is compared and plotted, its `unit` and direction, and define `statistics` and
+    Subclasses set `main`, the key of the value that is compared and plotted, its `unit` and direction, and define `_statistics` and
     `from_totals`. References are strings, or lists of strings where an example has several.
     """
 
@@ -55,8 +55,7 @@ class SummedMetric(evaluate.Metric):
         """Why the metric cannot be computed on this machine, or `None` if it can."""
         return None
 
-    def statistics(self, predictions: Sequence[str], references: Sequence, **options) -> np.ndarray:
-        """Statistics of each example: `(examples, k)`, float64."""
+    def _statistics(self, predictions: list[str], references: list, **options) -> np.ndarray:
         raise NotImplementedError
 
     def from_totals(self, totals: np.ndarray, **options) -> dict[str, float]:
@@ -64,24 +63,35 @@ class SummedMetric(evaluate.Metric):
         raise NotImplementedError
 
     def _compute(self, predictions, references, **options) -> dict[str, float]:
-        return self.from_totals(self.checked_statistics(predictions, references, **options).sum(0), **options)
+        return self.from_totals(self.statistics(predictions, references, **options).sum(0), **options)
 
-    def checked_statistics(self, predictions: Sequence[str], references: Sequence, **options) -> np.ndarray:
+    def statistics(self, predictions: Sequence[str], references: Sequence, **options) -> np.ndarray:
         """
-        [`~SummedMetric.statistics`] after checking the input.
+        Statistics of each example: `(examples, k)`, float64.
 
-        Raises `ValueError` on lists of different lengths or none, and [`MissingPartsError`] if the metric cannot be
-        computed on this machine.
+        Raises `TypeError` on what is no text, `ValueError` on lists of different lengths or none, and [`MissingPartsError`]
+        if the metric cannot be computed on this machine.
         """
+        for name, texts in (("predictions", predictions), ("references", references)):
+            if isinstance(texts, (str, dict)) or not hasattr(texts, "__len__"):
+                raise TypeError(f"`{name}` must be a list with an item for each example, got {type(texts).__name__}.")
         if len(predictions) != len(references) or not len(predictions):
             raise ValueError(
                 f"`predictions` and `references` must be equally many and at least one, got {len(predictions)} and "
                 f"{len(references)}."
             )
+        for number, (prediction, reference) in enumerate(zip(predictions, references)):
+            if not isinstance(prediction, str):
+                raise TypeError(f"`predictions[{number}]` must be a string, got {prediction!r}.")
+            texts = [reference] if isinstance(reference, str) else reference
+            if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"`references[{number}]` must be a string or a list of strings, got {reference!r}.")
+            if not len(texts):
+                raise ValueError(f"`references[{number}]` must hold at least one text, got none.")
         reason = self.missing_parts(**options)
         if reason:
             raise MissingPartsError(reason)
-        return self.statistics(list(predictions), list(references), **options)
+        return self._statistics(list(predictions), list(references), **options)
 
 
 class MeanMetric(SummedMetric):
@@ -93,7 +103,7 @@ class MeanMetric(SummedMetric):
         """One number for each example."""
         raise NotImplementedError
 
-    def statistics(self, predictions, references, **options):
+    def _statistics(self, predictions, references, **options):
         scores = np.asarray(self.example_scores(predictions, references, **options), dtype=np.float64)
         return np.stack([scores, np.ones_like(scores)], axis=-1)
 

@@ -13,6 +13,8 @@ with needs_extra("eval"):
 
 @cache
 def _bleu(tokenize: str) -> BLEU:
+    if tokenize not in BLEU.TOKENIZERS:
+        raise ValueError(f"`tokenize` must be one of {sorted(map(str, BLEU.TOKENIZERS))}, got {tokenize!r}.")
     return BLEU(tokenize=tokenize)
 
 
@@ -34,7 +36,7 @@ class Bleu4(base.SummedMetric):
             return f"BLEU with `tokenize={tokenize!r}` lacks a package ({' '.join(str(error).split())}): {install('eval')}"
         return None
 
-    def statistics(self, predictions, references, tokenize: str = "13a"):
+    def _statistics(self, predictions, references, tokenize: str = "13a"):
         # sacrebleu wants the n-th references of all examples together, and None where an example has fewer
         references = [base.as_list(reference) for reference in references]
         streams = [

@@ -14,7 +14,7 @@ class CharacterErrorRate(base.SummedMetric):
     higher_is_better = False
     unit = "%"
 
-    def statistics(self, predictions, references, normalizer: str = "basic"):
+    def _statistics(self, predictions, references, normalizer: str = "basic"):
         normalize = get_normalizer(normalizer)
         references = [normalize(base.only_reference(reference)) for reference in references]
         return count_character_edits(references, [normalize(prediction) for prediction in predictions])

@@ -15,7 +15,7 @@ class MeteorScore(base.SummedMetric):
     def missing_parts(self):
         return java.missing_java()
 
-    def statistics(self, predictions, references):
+    def _statistics(self, predictions, references):
         predicted, expected = java.tokenize_captions(predictions, references)
         # one line of numbers for each example; METEOR's corpus score is the score of their sum
         lines = [java.meteor_program()._stat(predicted[i][0], expected[i]) for i in predicted]

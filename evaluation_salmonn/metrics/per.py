@@ -14,7 +14,7 @@ class PhoneErrorRate(base.SummedMetric):
     higher_is_better = False
     unit = "%"
 
-    def statistics(self, predictions, references):
+    def _statistics(self, predictions, references):
         references = [phones(base.only_reference(reference)) for reference in references]
         return count_word_edits(references, [phones(prediction) for prediction in predictions])
 

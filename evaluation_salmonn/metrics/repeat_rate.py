@@ -26,5 +26,8 @@ class RepeatRate(base.MeanMetric):
     scale = 100.0
 
     def example_scores(self, predictions, references, longest: int = 20, times: int = 3):
+        for name, value, least in (("longest", longest, 1), ("times", times, 2)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
         normalize = get_normalizer("basic")
         return [has_loop(normalize(prediction).split(), longest, times) for prediction in predictions]
