@@ -84,6 +84,8 @@ def _run(options: argparse.Namespace) -> None:
 
     settings = _given_settings(options)
     common = {"output": options.output, "dtype": options.dtype, "overwrite": options.overwrite}
+    if options.repo_id is not None:
+        common["repo_id"] = options.repo_id
     if options.nano:
         untrained = options.checkpoint == "none"
         checkpoint = None if untrained else options.checkpoint or NANO_CHECKPOINT
@@ -100,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _given_settings(options: argparse.Namespace) -> dict:
     """Parts and settings on the command line of `salmonn assemble`, as arguments of the function of that name."""
-    general = ("run", "verbose", "nano", "checkpoint", "dtype", "output", "overwrite")
+    general = ("run", "verbose", "nano", "checkpoint", "dtype", "repo_id", "output", "overwrite")
     settings = {name: value for name, value in vars(options).items() if name not in general}
     if settings.get("window_seconds") == "none":
         settings["window_seconds"] = None
