@@ -23,7 +23,7 @@ import tempfile
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from safetensors.torch import save_file
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils import cached_file
 
 
 try:
@@ -33,6 +33,11 @@ except ImportError:
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+MISSING_IS_NONE = {
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
 UPLOAD_ARGUMENTS = ("commit_message", "commit_description", "create_pr", "private", "revision")
 
 CARD = """
@@ -85,7 +90,9 @@ class SalmonnSharingMixin:
         name, adapter_kwargs = pretrained_model_name_or_path, dict(kwargs.pop("adapter_kwargs", None) or {})
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
         if name is not None and "_adapter_model_path" not in adapter_kwargs:
-            file = find_adapter_config_file(str(name), **{**hub, **adapter_kwargs})
+            place = {key: value for key, value in {**hub, **adapter_kwargs}.items() if key in HUB_ARGUMENTS}
+            # not `find_adapter_config_file`, which overlooks subfolders of a folder before Transformers 5.23
+            file = cached_file(name, "adapter_config.json", **place, **MISSING_IS_NONE)
             if file is not None:
                 # Transformers would look for the base model where the adapter was trained, even if it lies beside it
                 if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub) is None:
