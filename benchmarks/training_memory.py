@@ -25,6 +25,7 @@ from peft import inject_adapter_in_model
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a clone that is not installed
 
+from adapter_salmonn import UNQUANTIZED_MODULES  # noqa: E402
 from configuration_salmonn import SalmonnConfig  # noqa: E402
 from modeling_salmonn import SalmonnForConditionalGeneration  # noqa: E402
 from processing_salmonn import SalmonnProcessor  # noqa: E402
@@ -41,7 +42,6 @@ VICUNA_7B = {
     "pad_token_id": 0,
 }
 RELEASED = {"13B": {}, "7B": {"text_config": VICUNA_7B}}
-KEPT_WHOLE = ["model.speech_encoder", "model.beats", "model.connector", "lm_head"]
 BYTES = {16: 2.0, 8: 1.0, 4: 0.5 + 4 / 64}  # of a weight; with 4 bits every 64 of them share a float32
 QUESTION_TOKENS = 60  # the prompt around the clip, and the answer
 
@@ -71,7 +71,7 @@ def measure(options) -> dict[str, float]:
 
         kind = {"load_in_8bit": True} if options.bits == 8 else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
         kind["bnb_4bit_compute_dtype"] = options.dtype
-        settings["quantization_config"] = BitsAndBytesConfig(**kind, llm_int8_skip_modules=KEPT_WHOLE)
+        settings["quantization_config"] = BitsAndBytesConfig(**kind, llm_int8_skip_modules=list(UNQUANTIZED_MODULES))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = SalmonnForConditionalGeneration.from_pretrained(options.model, device_map=device, **settings)
     processor = SalmonnProcessor.from_pretrained(options.model)

@@ -152,8 +152,3 @@ def check_lengths(clips: Iterable[Clip], columns: Columns) -> None:
 def mean_over_bands(tokens: torch.Tensor, num_bands: int) -> torch.Tensor:
     """`(batch_size, tokens, width)` -> `(batch_size, columns, width)`: the bands of a column are consecutive tokens."""
     return tokens.unflatten(1, (-1, num_bands)).mean(dim=2)
-
-
-def choose_device(name: str | None) -> str:
-    """The device of that name, or else a GPU if there is one."""
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")

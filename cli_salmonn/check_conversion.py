@@ -65,12 +65,11 @@ def _find(options: argparse.Namespace) -> Iterator:
     if not is_right:
         yield Check("loading", SKIPPED, "the model is not loaded before its files are right")
         return
-    import torch
-
     from conversion_salmonn.answer_checks import check_answers
+    from conversion_salmonn.loading import choose_device
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = options.dtype or ("float32" if device == "cpu" else "auto")
+    device = choose_device(options.device)
+    dtype = options.dtype or ("float32" if device.type == "cpu" else "auto")
     yield from check_answers(options.model, _speak(), device, dtype)
 
 

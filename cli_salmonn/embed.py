@@ -2,7 +2,6 @@
 """`salmonn embed`: clips as vectors, by the layers of a BEATs."""
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -63,14 +62,12 @@ def _write_means(output: Path, clips, options: argparse.Namespace) -> None:
     """One file, which appears complete or not at all."""
     import numpy as np
 
+    from data_salmonn.files import whole_file
+
     embedder, found = _embed(clips, options)
     values = np.stack([embedding.values for embedding in found])
-    work = output.with_name(f".{output.name}.{os.getpid()}.npz")
-    try:
-        np.savez(work, audio=[clip.name for clip in clips], layers=embedder.layers, embeddings=values)
-        os.replace(work, output)
-    finally:
-        work.unlink(missing_ok=True)
+    with whole_file(output) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, audio=[clip.name for clip in clips], layers=embedder.layers, embeddings=values)
 
 
 def _write_frames(output: Path, clips, options: argparse.Namespace) -> None:
@@ -99,8 +96,8 @@ def _embed(clips, options: argparse.Namespace):
     """The embedder, and the embeddings of `clips` as they are computed."""
     from tqdm.auto import tqdm
 
-    from cli_salmonn.beats_windows import choose_device
     from cli_salmonn.embedding import Embedder
+    from conversion_salmonn.loading import choose_device
 
     embedder = Embedder(options.model, choose_device(options.device), options.layers)
     found = embedder.embed(clips, options.window, options.frames, options.batch_size)

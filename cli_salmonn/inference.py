@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from cli_salmonn.streaming import AnswerStreamer
 from cli_salmonn.transcripts import Segment
-from conversion_salmonn.loading import load_with_adapter
+from conversion_salmonn.loading import choose_device, load_with_adapter
 from feature_extraction_salmonn import cut_at_silence
 
 
@@ -25,8 +25,8 @@ def load(model: str | Path, device: str | None = None, dtype: str | None = None,
 
     A CPU computes in float32 unless `dtype` is given: float16 is slow there.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or ("float32" if device == "cpu" else "auto")
+    device = choose_device(device)
+    dtype = dtype or ("float32" if device.type == "cpu" else "auto")
     loaded, processor = load_with_adapter(model, adapter, dtype)
     return loaded.to(device), processor
 

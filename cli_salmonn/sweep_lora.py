@@ -42,14 +42,13 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
 
 def load_for_analysis(options: argparse.Namespace):
     """Model with adapter on its device, processor, and data, at most `limit` rows of each task."""
-    import torch
-
+    from conversion_salmonn.loading import choose_device
     from data_salmonn.datasets import load_training_data
     from data_salmonn.mixing import MixturePart, mix
     from training_salmonn.stages import load_for_inference
 
     caps = {} if options.limit is None else {"*": options.limit}
     dataset = mix([MixturePart(load_training_data(source), caps=caps) for source in options.data])
+    device = choose_device(options.device)
     model, processor = load_for_inference(options.model, options.adapter, options.dtype)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), processor, dataset

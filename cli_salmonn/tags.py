@@ -84,8 +84,8 @@ def _tag(clips, plots: list[Path] | None, options: argparse.Namespace) -> Iterat
     """The tags of each clip, and which of them are the best ones."""
     from tqdm.auto import tqdm
 
-    from cli_salmonn.beats_windows import choose_device
     from cli_salmonn.tagging import Tagger
+    from conversion_salmonn.loading import choose_device
 
     tagger = Tagger(options.model, choose_device(options.device), options.labels)
     hop = options.window / 2 if options.hop is None else options.hop

@@ -56,6 +56,18 @@ def load_with_adapter(
     return loaded.eval(), AutoProcessor.from_pretrained(with_processor)
 
 
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name, or by default a GPU if there is one. Raises `ValueError` if there is no such device."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without a kind of device asserts that it has it
+        raise ValueError(
+            f"`device` must be one that torch has here, got {name!r}: {str(error).splitlines()[0]}"
+        ) from error
+    return device
+
+
 def find_base(model: str | os.PathLike) -> str | None:
     """
     The base model of a `model` that has an adapter, or is one; `None` for a model without.

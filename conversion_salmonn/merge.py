@@ -18,7 +18,7 @@ from peft import PeftType
 from transformers import AutoModelForMultimodalLM
 
 from conversion_salmonn.checkpoint_io import output_folder
-from conversion_salmonn.loading import load_with_adapter
+from conversion_salmonn.loading import choose_device, load_with_adapter
 from conversion_salmonn.parts import parse_dtype, save_all
 
 
@@ -56,7 +56,7 @@ def merge(
         ValueError: if there is no adapter, if the model is quantized, if the adapter is no LoRA, and if answers are not
             the same. Nothing is written then.
     """
-    dtype, device = parse_dtype(dtype), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype, device = parse_dtype(dtype), choose_device(device)
     with output_folder(output, overwrite) as folder:
         loaded, processor = load_with_adapter(model, adapter, dtype or "auto")
         check_mergeable(loaded, model)

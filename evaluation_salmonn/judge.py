@@ -114,12 +114,12 @@ class LocalJudge(Judge):
     """A text LLM of Transformers, in a folder or on the Hub, decoded greedily."""
 
     def __init__(self, model: str | Path, device: str | None = None, dtype: str = "auto", max_tokens: int = 512):
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from conversion_salmonn.loading import choose_device
         from evaluation_salmonn.provenance import weights_digest
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(device)
         self.name, self.max_tokens = str(model), max_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()

@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
 
 # Importing it tells Transformers' Auto classes about SALMONN.
 import salmonn_transformers  # noqa: F401
-from conversion_salmonn.loading import find_base
+from conversion_salmonn.loading import choose_device, find_base
 from data_salmonn.audio import SAMPLING_RATE  # that of every family here
 from evaluation_salmonn.provenance import weights_digest
 from evaluation_salmonn.task import Task
@@ -237,7 +237,7 @@ def load_model(
 
     Raises `ValueError` if the model does not take audio.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(device)
     options = {
         "dtype": dtype or ("float32" if device.type == "cpu" else "auto"),
         "trust_remote_code": trust_remote_code,

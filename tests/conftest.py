@@ -13,7 +13,7 @@ import pytest
 import torch
 
 
-# The mark of a layer is the name of its folder. `make test` runs what stands beside the folders.
+# The mark of a layer is the name of its folder; single tests elsewhere may have it too. `make test` runs what stands beside the folders.
 LAYERS = ("ecosystem", "nano")
 CACHES = Path(tempfile.mkdtemp(prefix="salmonn-tests-"))
 

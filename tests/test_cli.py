@@ -16,6 +16,7 @@ from transformers import AutoModelForMultimodalLM
 
 from cli_salmonn.main import build_parser, main
 from conversion_salmonn import assemble
+from conversion_salmonn.loading import choose_device
 from nano_salmonn import assemble as nano_assemble
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 from training_salmonn.run import keep_traceback
@@ -327,3 +328,10 @@ def test_a_failure_within_the_work_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda *args: failing)
     with pytest.raises(RuntimeError, match="a fault"):
         main(["tasks"])
+
+
+@pytest.mark.parametrize("device", ["junk", "xpu:99", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(device):
+    with pytest.raises(ValueError, match=f"`device` must be one that torch has here, got '{device}'"):
+        choose_device(device)
+    assert choose_device("cpu").type == "cpu" and choose_device().type in ("cpu", "cuda")

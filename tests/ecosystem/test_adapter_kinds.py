@@ -5,7 +5,7 @@ import torch
 from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
 
 from modeling_salmonn import SalmonnForConditionalGeneration
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor
+from tiny_salmonn import tiny_model
 
 
 LLM = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
@@ -24,20 +24,7 @@ KINDS = {
     "LoHa": lambda model: LoHaConfig(target_modules=LLM, modules_to_save=WHOLE),
     "AdaLoRA": lambda model: AdaLoraConfig(target_modules=LLM, modules_to_save=WHOLE, total_step=9, tinit=1, tfinal=2),
 }
-QUICK = ("LoRA", "DoRA", "whole modules alone", "LoRA and tokens", "IA3")
-NAMES = [
-    pytest.param(kind, id=kind.replace(" ", "-"), marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS
-]
-
-
-@pytest.fixture(scope="module")
-def config():
-    return tiny_config(fixed_length=False)
-
-
-@pytest.fixture(scope="module")
-def inputs(config):
-    return ask(tiny_processor(config), question(noise(0.6)))
+NAMES = [pytest.param(kind, id=kind.replace(" ", "-")) for kind in KINDS]
 
 
 @pytest.fixture(scope="module")

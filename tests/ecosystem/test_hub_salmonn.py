@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard, constants
 from transformers import AutoModelForMultimodalLM
 
 from modeling_salmonn import SalmonnForConditionalGeneration
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
+from tiny_salmonn import tiny_model, with_adapter
 
 
 COMMIT = "a" * 40
@@ -59,16 +59,6 @@ def hub(tmp_path, monkeypatch):
         method = getattr(hub, name)
         monkeypatch.setattr(HfApi, name, lambda self, *args, _method=method, **kwargs: _method(*args, **kwargs))
     return hub
-
-
-@pytest.fixture(scope="module")
-def config():
-    return tiny_config(fixed_length=False)
-
-
-@pytest.fixture(scope="module")
-def inputs(config):
-    return ask(tiny_processor(config), question(noise(0.6)))
 
 
 def logits(model, inputs) -> torch.Tensor:
