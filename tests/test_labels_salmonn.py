@@ -10,7 +10,7 @@ from tiny_salmonn import CHATML, LLAMA, ask, noise, question, tiny_config, tiny_
 
 @pytest.fixture(scope="module")
 def processor() -> SalmonnProcessor:
-    return tiny_processor(tiny_config())
+    return tiny_processor(tiny_config(segment_seconds=30))
 
 
 @pytest.fixture(scope="module")
