@@ -23,9 +23,11 @@ from transformers.utils import TensorType
 
 
 try:
+    from .configuration_beats import FBANK_MEAN, FBANK_STD
     from .configuration_salmonn import SalmonnConfig, count_frames
     from .feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
 except ImportError:
+    from configuration_beats import FBANK_MEAN, FBANK_STD
     from configuration_salmonn import SalmonnConfig, count_frames
     from feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
 
@@ -61,6 +63,10 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         fixed_length (`bool`, *optional*, defaults to `True`):
             Whether the encoders read segments padded to `chunk_length`, or as long as they are. BEATs beside Whisper
             never hears the silence that pads a segment; BEATs alone, as it was trained so, does with `fixed_length`.
+        fbank_mean (`float`, *optional*, defaults to 15.41663):
+            Mean of the filter banks' log energies, see [`BeatsFeatureExtractor`].
+        fbank_std (`float`, *optional*, defaults to 6.55582):
+            Standard deviation of the filter banks' log energies.
         max_audio_seconds (`float`, *optional*, defaults to 30):
             Longest audio that the model was trained on. To be transcribed, longer clips are cut into pieces of at most
             so much, where they are quiet. `None` is any length.
@@ -79,6 +85,8 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         padding_side: str = "left",
         fixed_length: bool = True,
+        fbank_mean: float = FBANK_MEAN,
+        fbank_std: float = FBANK_STD,
         max_audio_seconds: float | None = 30,
         **kwargs,
     ):
@@ -94,11 +102,15 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         self.chunk_length = chunk_length
         self.n_fft = n_fft
         self.fixed_length = fixed_length
+        self.fbank_mean = fbank_mean
+        self.fbank_std = fbank_std
         self.max_audio_seconds = max_audio_seconds
         if feature_size < 1 and num_fbank_bins < 1:
             raise ValueError("One of `feature_size` and `num_fbank_bins` must be at least 1, got 0 for both.")
         self._whisper = WhisperFeatureExtractor(feature_size or 80, sampling_rate, hop_length, chunk_length, n_fft)
-        self._beats = BeatsFeatureExtractor(num_fbank_bins or 128, sampling_rate)
+        self._beats = BeatsFeatureExtractor(
+            num_fbank_bins or 128, sampling_rate, fbank_mean=fbank_mean, fbank_std=fbank_std
+        )
 
     def to_dict(self):
         output = super().to_dict()

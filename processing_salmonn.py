@@ -166,12 +166,15 @@ class SalmonnProcessor(ProcessorMixin):
 
         `chat_template` is the released models' format unless given; see [`wrap_chat_template`] for that of an LLM.
         """
+        beats = config.beats_config
+        normalisation = {} if beats is None else {"fbank_mean": beats.fbank_mean, "fbank_std": beats.fbank_std}
         feature_extractor = SalmonnFeatureExtractor(
             feature_size=config.num_mel_bins,
             num_fbank_bins=config.num_fbank_bins,
             chunk_length=config.segment_columns // COLUMNS_PER_SECOND,
             fixed_length=config.fixed_length,
             max_audio_seconds=config.max_audio_seconds,
+            **normalisation,
         )
         return cls(
             feature_extractor,
