@@ -99,7 +99,9 @@ def read_source(path: str | os.PathLike, base: str | os.PathLike | None = None) 
     content = read_weights(path)
     if isinstance(content, Mapping) and all(isinstance(content.get(key), Mapping) for key in ("cfg", "model")):
         return _read_beats(path, dict(content["cfg"]), dict(content["model"]), content.get("label_dict"))
-    if isinstance(content, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+    if isinstance(content, TensorFolder) or (
+        isinstance(content, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in content.values())
+    ):
         if "encoder.patch_embedding.weight" in content:
             return _read_espnet(path, content, base)
         if any(f"{prefix}patch_embedding.weight" in content for prefix in (AVEX_PREFIX, "")):
@@ -121,11 +123,8 @@ def find_weights(path: str | os.PathLike) -> Path:
 
 
 def read_weights(path: Path):
-    """What is in a file of weights: tensors by name of safetensors, and else whatever was pickled."""
-    if path.suffix != ".safetensors":
-        return read_pickle(path)
-    tensors = TensorFolder(path)
-    return {name: tensors[name] for name in tensors}
+    """What is in a file of weights: tensors by name, read when asked for, of safetensors, else whatever was pickled."""
+    return TensorFolder(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
 def _read_beats(path: Path, cfg: dict, model: dict, label_dict: Mapping | None) -> BeatsSource:
