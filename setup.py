@@ -67,6 +67,8 @@ EXTRAS = {
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     "web-test": ["playwright>=1.40"],
+    # BEATs as ONNX files.
+    "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
     # What runs examples/notebooks in a test.
     "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     # The documentation as a site: its commands run in pages, its reference is made of docstrings.
