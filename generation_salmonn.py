@@ -27,8 +27,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 
+try:
+    from .loops_salmonn import find_loop
+except ImportError:
+    from loops_salmonn import find_loop
+
+
 logger = logging.get_logger(__name__)
 
+UNREPEATED_TOKENS = 4  # of an answer that is asked for again because it went round in circles
 FILTER_BANK_FRAMES_PER_SECOND = 100
 
 
@@ -190,6 +197,9 @@ class SalmonnGenerationMixin(GenerationMixin):
         `config.max_audio_seconds` is transcribed segment by segment, `config.max_segments_at_once` at a time: cut it at
         silence, as the processor does for audio without text.
 
+        A piece that is answered with the same words over and over, until it is cut off, is transcribed again with
+        `no_repeat_ngram_size`, with a warning.
+
         Args:
             input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`):
                 Segments of clips; or, as the ASR pipeline carries them, clips of shape `(clips, frames, mel_bins +
@@ -256,17 +266,51 @@ class SalmonnGenerationMixin(GenerationMixin):
             **kwargs,
         )
         if isinstance(outputs, torch.Tensor):
-            return outputs[:, input_ids.shape[1] :]
+            answers = outputs[:, input_ids.shape[1] :]
+            segments = input_features, input_features_mask, segment_ids
+            return self._replace_loops(answers, audio_tokens, segments, *args, **kwargs)
         outputs.sequences = outputs.sequences[:, input_ids.shape[1] :]
         return outputs
 
-    def _join_pieces(self, pieces: list[torch.LongTensor], clips: list[int], *args, **kwargs) -> torch.LongTensor:
-        """Tokens of the pieces of each clip, `(sequences, new_tokens)` each, without what ends or pads a piece."""
+    def _replace_loops(
+        self,
+        answers: torch.LongTensor,
+        audio_tokens: list[int],
+        segments: tuple[torch.Tensor, torch.Tensor | None, torch.LongTensor],
+        *args,
+        **kwargs,
+    ) -> torch.LongTensor:
+        """Transcribes again, without repeated phrases, what says the same words over and over until it is cut off."""
+        pad, endings = self._find_endings(*args, **kwargs)
+        loops = [row for row, ids in enumerate(answers.tolist()) if not endings & {*ids[-1:]} and find_loop(ids)]
+        if not loops or kwargs.get("no_repeat_ngram_size") or len(answers) != len(audio_tokens):
+            return answers
+        said = f"{len(loops)} of {len(answers)} pieces of audio were answered with the same words over and over"
+        if kwargs.get("streamer") is not None:
+            logger.warning(f"{said}.")
+            return answers
+        logger.warning(f"{said}, and are transcribed again with `no_repeat_ngram_size={UNREPEATED_TOKENS}`.")
+        features, mask, segment_ids = segments
+        is_loop = torch.isin((segment_ids == 0).cumsum(0) - 1, torch.tensor(loops, device=segment_ids.device))
+        part = features[is_loop], None if mask is None else mask[is_loop], segment_ids[is_loop]
+        counts = [audio_tokens[row] for row in loops]
+        again = self._answer_prompts(counts, *part, *args, **kwargs | {"no_repeat_ngram_size": UNREPEATED_TOKENS})
+        width = max(answers.shape[1], again.shape[1])
+        answers = nn.functional.pad(answers, (0, width - answers.shape[1]), value=pad)
+        answers[loops] = nn.functional.pad(again, (0, width - again.shape[1]), value=pad)
+        return answers
+
+    def _find_endings(self, *args, **kwargs) -> tuple[int, set[int]]:
+        """What pads an answer, and all that ends or pads one, with these arguments of `generate` after `inputs`."""
         config = args[0] if args else kwargs.get("generation_config")
         config = self.generation_config if config is None else config
         pad = kwargs.get("pad_token_id", config.pad_token_id) or 0
         eos = kwargs.get("eos_token_id", config.eos_token_id)
-        endings = {pad, *(eos if isinstance(eos, (list, tuple)) else [eos])}
+        return pad, {pad, *(eos if isinstance(eos, (list, tuple)) else [eos])}
+
+    def _join_pieces(self, pieces: list[torch.LongTensor], clips: list[int], *args, **kwargs) -> torch.LongTensor:
+        """Tokens of the pieces of each clip, `(sequences, new_tokens)` each, without what ends or pads a piece."""
+        pad, endings = self._find_endings(*args, **kwargs)
         separator = self.config.transcription_separator_ids or []
         joined: list[list[int]] = []
         for number, piece in enumerate(pieces):

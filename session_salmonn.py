@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import DynamicCache
+from transformers.utils import logging
 
+from loops_salmonn import find_loop
+
+
+logger = logging.get_logger(__name__)
 
 _PLACEHOLDER_CLIP = np.zeros(1, dtype=np.float32)  # stands for a clip in a prompt that is rendered as text
 
@@ -26,6 +31,7 @@ class _Prefix:
     input_ids: torch.LongTensor  # (tokens,)
     audio_embeds: torch.Tensor  # (audio_tokens, hidden_size)
     lora_scale: float | None
+    head_mask: torch.Tensor | None
     keys_and_values: DynamicCache
 
 
@@ -56,6 +62,7 @@ class PromptCache:
         input_ids: torch.LongTensor,
         audio_embeds: torch.Tensor,
         lora_scale: float | None = None,
+        head_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.LongTensor:
         """
@@ -65,6 +72,8 @@ class PromptCache:
             audio_embeds (`torch.Tensor` of shape `(audio_tokens, hidden_size)`):
                 `pooler_output` of `get_audio_features` for the clips of the prompt.
             lora_scale (`float`, *optional*):
+                As for `generate`. Prompts with another one share nothing.
+            head_mask (`torch.Tensor` of shape `(num_hidden_layers, num_attention_heads)`, *optional*):
                 As for `generate`. Prompts with another one share nothing.
             kwargs (`dict`, *optional*):
                 Passed on to `generate`. Beams and several sequences are searched without what is kept.
@@ -78,18 +87,20 @@ class PromptCache:
         if input_ids.ndim != 2 or len(input_ids) != 1:
             raise ValueError(f"`input_ids` must be of shape (1, sequence_length), got {tuple(input_ids.shape)}.")
         kwargs |= {"attention_mask": torch.ones_like(input_ids), "lora_scale": lora_scale}
+        if head_mask is not None:
+            kwargs["head_mask"] = head_mask
         if not self._has_one_sequence(kwargs):
             return self.model.generate(input_ids, audio_embeds=audio_embeds, **kwargs)
 
         is_audio = input_ids[0] == self.model.config.audio_token_id
         self.model.model.check_placeholders(is_audio.sum(), len(audio_embeds))
-        length, cache = self._take_longest(input_ids[0], audio_embeds, lora_scale)
+        length, cache = self._take_longest(input_ids[0], audio_embeds, lora_scale, head_mask)
         heard = int(is_audio[:length].sum())
         if heard < len(audio_embeds):
             kwargs["audio_embeds"] = audio_embeds[heard:]
         output = self.model.generate(input_ids, past_key_values=cache, **kwargs)
         ids = output[0, : cache.get_seq_length()]
-        self._prefixes = [*self._prefixes, _Prefix(ids, audio_embeds, lora_scale, cache)][-self.size :]
+        self._prefixes = [*self._prefixes, _Prefix(ids, audio_embeds, lora_scale, head_mask, cache)][-self.size :]
         return output
 
     def _has_one_sequence(self, kwargs: dict) -> bool:
@@ -103,11 +114,17 @@ class PromptCache:
         return plain and not any(kwargs.get(name) or getattr(config, name, None) for name in other)
 
     def _take_longest(
-        self, input_ids: torch.LongTensor, audio_embeds: torch.Tensor, lora_scale: float | None
+        self,
+        input_ids: torch.LongTensor,
+        audio_embeds: torch.Tensor,
+        lora_scale: float | None,
+        head_mask: torch.Tensor | None,
     ) -> tuple[int, DynamicCache]:
         """The keys and values that can be gone on from, cut to the tokens that are the same, and how many these are."""
         lengths = [
-            self._common_length(prefix, input_ids, audio_embeds) if prefix.lora_scale == lora_scale else 0
+            self._common_length(prefix, input_ids, audio_embeds)
+            if prefix.lora_scale == lora_scale and prefix.head_mask is head_mask
+            else 0
             for prefix in self._prefixes
         ]
         if max(lengths, default=0) == 0:
@@ -166,7 +183,7 @@ class SalmonnSession:
         with torch.no_grad():
             self.audio_embeds = model.get_audio_features(**features, return_dict=True).pooler_output
 
-    def ask(self, question: str, remember: bool = False, lora_scale: float | None = None, **generation) -> str:
+    def ask(self, question: str, remember: bool = False, **generation) -> str:
         """
         What the model answers.
 
@@ -175,18 +192,18 @@ class SalmonnSession:
                 What is asked about the clips.
             remember (`bool`, *optional*, defaults to `False`):
                 Whether the model sees the questions and answers of the session so far.
-            lora_scale (`float`, *optional*):
-                As for `generate`.
             generation (`dict`, *optional*):
-                Passed on to `generate`, before what the session was given.
+                Passed on to `generate`, before what the session was given: `lora_scale`, `max_new_tokens`, ...
         """
-        if not isinstance(question, str) or not question.strip():
+        generation = self.generation | generation
+        may_be_empty = generation.get("head_mask") is not None  # which stands for an instruction
+        if not isinstance(question, str) or not (question.strip() or may_be_empty):
             raise ValueError(f"`question` must be a text that is not empty, got {question!r}.")
         history = self.messages if remember else []
         input_ids = make_prompt(self.processor, self.audio_tokens, [*history, (question, None)])
-        output = self._cache.generate(
-            input_ids.to(self.model.device), self.audio_embeds, lora_scale, **self.generation | generation
-        )
+        output = self._cache.generate(input_ids.to(self.model.device), self.audio_embeds, **generation)
+        if find_loop(output[0, input_ids.shape[1] :].tolist()) is not None:
+            logger.warning("An answer says the same words over and over.")
         answer = self.processor.decode(output[0, input_ids.shape[1] :], skip_special_tokens=True).strip()
         self.messages.append((question, answer))
         return answer

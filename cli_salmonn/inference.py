@@ -95,17 +95,23 @@ class Listener:
         # one by one where the first is there sooner for it, and the whole not later
         one_by_one = self.streamer is not None or self.model.device.type == "cpu"
         at_once = 1 if one_by_one else self.model.config.max_segments_at_once
+        # what has been printed cannot be transcribed again, if it went round in circles: of several pieces each is whole
+        generation = dict(self.generation)
+        if len(pieces) > 1:
+            generation.pop("streamer", None)
         start = 0
         hidden = True if self.streamer is not None or len(pieces) == 1 else None  # or else if stderr is no terminal
         with tqdm(desc=f"Transcribing {name}", total=len(pieces), unit="piece", leave=False, disable=hidden) as bar:
             for first in range(0, len(pieces), at_once):
                 group = pieces[first : first + at_once]
                 inputs = prepare(self.processor, group, None).to(self.model.device)
-                output = self.model.generate(**inputs, **self.generation)
+                output = self.model.generate(**inputs, **generation)
                 bar.update(len(group))
                 for piece, ids in zip(group, output):
                     end = start + len(piece)
                     text = self.processor.decode(ids, skip_special_tokens=True).strip()
+                    if self.streamer is not None and "streamer" not in generation:
+                        self.streamer.write(text)
                     yield Segment(round(start / rate, 3), round(end / rate, 3), text)
                     start = end
         self._finish()

@@ -35,6 +35,11 @@ class AnswerStreamer(BaseStreamer):
         self._show(self._decode())
         self._restart()
 
+    def write(self, text: str) -> None:
+        """An answer that is there as a whole."""
+        self._show(text)
+        self._restart()
+
     def finish(self) -> None:
         """Ends the line."""
         print(flush=True)
