@@ -237,3 +237,6 @@ def make_prompt(processor, audio_tokens: Sequence[int], turns: Sequence[tuple[st
     bos_token = processor.tokenizer.bos_token
     has_bos = bos_token is not None and text.startswith(bos_token)
     return processor.tokenizer(text, add_special_tokens=not has_bos, return_tensors="pt").input_ids
+
+
+__all__ = ["PromptCache", "SalmonnSession"]

@@ -33,15 +33,18 @@ FLAT_FILES = {
     "feature_extraction_beats.py",
     "feature_extraction_salmonn.py",
     "generation_salmonn.py",
+    "loops_salmonn.py",
     "modeling_beats.py",
     "modeling_salmonn.py",
     "processing_salmonn.py",
     "sharing_salmonn.py",
 }
 
-# Those that say what of them is public.
+# Those that say what of them is public, and one that no checkpoint needs.
 EXPORTING = [
-    stem for name in sorted(FLAT_FILES) if hasattr(import_module(stem := name.removesuffix(".py")), "__all__")
+    stem
+    for name in (*sorted(FLAT_FILES), "session_salmonn.py")
+    if hasattr(import_module(stem := name.removesuffix(".py")), "__all__")
 ]
 
 
