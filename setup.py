@@ -162,6 +162,8 @@ setup(
         "console_scripts": ["salmonn = cli_salmonn.main:main"],
         # lmms-eval looks here for models that it does not have itself
         "lmms_eval.models": ["salmonn = evaluation_salmonn.lmms_eval_plugin:SALMONN"],
+        # vLLM calls it in each of its processes
+        "vllm.general_plugins": ["salmonn = serving_salmonn.vllm_plugin:register"],
     },
     cmdclass={"build_py": BuildWithCheckpoint},
     classifiers=[

@@ -1,0 +1,51 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""Workers of Ray Data that answer batches of a corpus."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+
+import ray
+import ray.data
+
+from serving_salmonn.corpus import Item
+from serving_salmonn.engines import Answerer, Settings, answer_batch
+
+
+class Worker:
+    """An actor with a model of its own; it takes batches of items, as JSON, and returns rows of the output."""
+
+    def __init__(self, settings: Settings):
+        self.answerer = Answerer(settings)
+
+    def __call__(self, batch: dict) -> dict:
+        rows = []
+        for text in batch["items"]:
+            items = [Item(**{**item, "paths": tuple(item["paths"])}) for item in json.loads(text)]
+            rows.append(json.dumps(answer_batch(self.answerer, items)))
+        return {"rows": rows}
+
+
+def answer_on_ray(settings: Settings, batches: Iterable[Sequence[Item]]) -> Iterator[list[dict]]:
+    """Yields the rows of each batch as soon as a worker has answered it, in any order."""
+    if not ray.is_initialized():
+        # without an address, in which case this machine is the cluster: one more core than workers reads and moves blocks
+        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count(), (settings.workers or 1) + 1)}
+        ray.init(log_to_driver=False, **here)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    workers = settings.workers or max(gpus, 1)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the job has one of its own
+    context.execution_options.preserve_order = False
+    rows = [{"items": json.dumps([asdict(item) for item in batch], ensure_ascii=False)} for batch in batches]
+    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Worker,
+        fn_constructor_args=(settings,),
+        batch_size=1,  # of batches, each of which was made for the whole corpus
+        num_gpus=1 if gpus else 0,
+        num_cpus=1,
+        concurrency=workers,
+    )
+    for row in data.iter_rows():
+        yield json.loads(row["rows"])

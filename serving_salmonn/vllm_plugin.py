@@ -1,0 +1,13 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""The entry point by which vLLM learns of SALMONN: it calls it in each of its processes, before a model is looked for."""
+
+
+def register() -> None:
+    """Makes `vllm serve FOLDER` and `vllm.LLM` take the folders of this project, without `trust_remote_code`."""
+    from vllm import ModelRegistry
+
+    # Importing it tells Transformers' Auto classes about SALMONN.
+    import salmonn_transformers  # noqa: F401
+
+    # by its name: a process that loads no model need not import it
+    ModelRegistry.register_model("SalmonnForConditionalGeneration", "serving_salmonn.vllm_model:VllmSalmonn")
