@@ -40,7 +40,7 @@ WEB_ARGS ?=
 SPACE ?=
 RUNS ?= runs/nano
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
-MATRIX ?= 5.21 5.22 5.23
+MATRIX ?= 5.20 5.21 5.22 5.23
 FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
   generation_salmonn golden_salmonn merge processing_salmonn trainer))
 

@@ -31,7 +31,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     ModelOutput,
 )
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 from transformers.processing_utils import Unpack
 from transformers.utils import (
@@ -42,6 +42,15 @@ from transformers.utils import (
 )
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
+
+
+try:
+    from transformers.modeling_utils import slice_logits_to_keep
+except ImportError:  # before 5.21, with which engines come that pin Transformers
+
+    def slice_logits_to_keep(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return hidden_states[:, kept, :]
 
 
 try:

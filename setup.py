@@ -29,7 +29,7 @@ MODEL_FILES = sorted(path.stem for ending in ("beats", "salmonn") for path in RO
 
 INSTALL_REQUIRES = [
     "torch>=2.6",
-    "transformers>=5.21,<6,!=5.24.0",  # 5.24.0 wants PEFT 0.22, which is not released yet
+    "transformers>=5.20,<6,!=5.24.0",  # 5.24.0 wants PEFT 0.22, which is not released yet
     "peft>=0.18",
     "accelerate>=1.1",
     "safetensors>=0.4.3",

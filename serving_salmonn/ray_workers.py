@@ -13,6 +13,9 @@ from serving_salmonn.corpus import Item
 from serving_salmonn.engines import Answerer, Settings, answer_batch
 
 
+MAX_BLOCKS = 4096  # what a worker takes at a time, and another one makes again if it is lost
+
+
 class Worker:
     """An actor with a model of its own; it takes batches of items, as JSON, and returns rows of the output."""
 
@@ -30,16 +33,17 @@ class Worker:
 def answer_on_ray(settings: Settings, batches: Iterable[Sequence[Item]]) -> Iterator[list[dict]]:
     """Yields the rows of each batch as soon as a worker has answered it, in any order."""
     if not ray.is_initialized():
-        # without an address, in which case this machine is the cluster: one more core than workers reads and moves blocks
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count(), (settings.workers or 1) + 1)}
-        ray.init(log_to_driver=False, **here)
+        address = os.environ.get("RAY_ADDRESS")
+        # without a cluster this machine is one: with a core more than workers, to read and move blocks
+        here = {} if address else {"num_cpus": max(os.cpu_count(), (settings.workers or 1) + 1)}
+        ray.init(address=address or "local", log_to_driver=False, **here)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = settings.workers or max(gpus, 1)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the job has one of its own
     context.execution_options.preserve_order = False
     rows = [{"items": json.dumps([asdict(item) for item in batch], ensure_ascii=False)} for batch in batches]
-    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         Worker,
         fn_constructor_args=(settings,),
         batch_size=1,  # of batches, each of which was made for the whole corpus
