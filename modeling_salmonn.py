@@ -408,7 +408,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
             input_features_mask = torch.stack(list(input_features_mask))
         whole = 2 * self.config.speech_config.max_source_positions
         is_joint = (
-            input_features_mask is not None
+            isinstance(input_features, torch.Tensor)
+            and input_features_mask is not None
             and segment_ids is None
             and input_features.shape[:2] == input_features_mask.shape
             and input_features.shape[1] % whole == 0

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from tiny_nano import save_nano
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -44,7 +45,13 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 os.environ.update(ENVIRONMENT)
-SIZES = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 16, "enforce_eager": True}
+SIZES = {
+    "dtype": "float32",
+    "max_model_len": 2048,
+    "max_num_seqs": 16,
+    "enforce_eager": True,
+    "disable_log_stats": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +114,33 @@ def ask(engine, prompts) -> list[list[int]]:
     return [list(answer.outputs[0].token_ids) for answer in engine.generate(prompts, sampling, use_tqdm=False)]
 
 
-@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("prefix_caching", [False, True])  # metrics add up over a process
 def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching):
     assert len(prompts) >= 40 and len({tuple(answer) for answer in expected}) > 20
     engine = vllm.LLM(folder, enable_prefix_caching=prefix_caching, **SIZES)
     assert ask(engine, prompts) == expected
     assert ask(engine, prompts[::-1]) == expected[::-1]  # in other batches, and from the cache
-    assert engine.get_metrics() is not None
+    hits = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:prefix_cache_hits")
+    assert (hits > 0) == prefix_caching
     with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
         ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
     assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
+
+
+def test_examples_have_arguments_of_vllm():
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    examples = ROOT / "examples" / "serving"
+    compose = yaml.safe_load((examples / "compose.yaml").read_text())
+    deployment, _ = yaml.safe_load_all((examples / "kubernetes" / "vllm.yaml").read_text())
+    parser = make_arg_parser(FlexibleArgumentParser())
+    for arguments in (
+        compose["services"]["salmonn"]["command"],
+        deployment["spec"]["template"]["spec"]["containers"][0]["args"],
+    ):
+        options = parser.parse_args(arguments)
+        assert options.max_model_len == 4096 and options.served_model_name == ["salmonn"]
 
 
 ALONE = """
