@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, positive_integer
+from cli_salmonn.commands import add_command, add_dtype, name_and_value, positive_integer
 
 
 EXAMPLES = """\
@@ -53,6 +53,15 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--num-beams", type=positive_integer, metavar="N", help="1 is fastest (default: the model's own)"
     )
+    parser.add_argument(
+        "--engine-option",
+        dest="engine_options",
+        action="append",
+        default=[],
+        type=name_and_value,
+        metavar="NAME=VALUE",
+        help="argument of vllm.LLM, such as max_model_len=4096; may be repeated",
+    )
     parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
     add_dtype(parser, "default: float32 on a CPU, else the model's own")
 
@@ -78,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
         dtype=options.dtype,
         generation={"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams},
+        engine_options=dict(options.engine_options),
     )
     if summary is None:  # one of several processes, of which the first speaks
         return 0

@@ -78,6 +78,7 @@ def answer_corpus(
     device: str | None = None,
     dtype: str | None = None,
     generation: dict | None = None,
+    engine_options: dict | None = None,
 ) -> Summary | None:
     """
     Answers every row of a manifest and writes `output`. Called again after a kill, it makes what is missing.
@@ -95,6 +96,7 @@ def answer_corpus(
         overwrite (`bool`): begin anew where there is an output already.
         adapter, device, dtype: as for [`load_with_adapter`]; the device is not for Ray, which assigns it.
         generation (`dict`, *optional*): arguments of `generate`, of which vLLM takes `max_new_tokens` only.
+        engine_options (`dict`, *optional*): arguments of `vllm.LLM`, such as `max_model_len`.
 
     Returns:
         [`Summary`], and `None` in all of several processes but the first.
@@ -124,6 +126,7 @@ def answer_corpus(
         batch_size=batch_size or ENGINES[engine].batch_size,
         workers=workers,
         generation={name: value for name, value in (generation or {}).items() if value is not None},
+        engine_options=engine_options or {},
     )
     runner = ENGINES[engine](settings)  # which checks them
     items = read_items(manifest, question)

@@ -5,12 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from data_salmonn.audio import read_audio
 from data_salmonn.extras import needs_extra
+from serving_salmonn.requests import check_merged
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Settings:
     batch_size: int = 8
     workers: int | None = None
     generation: dict = field(default_factory=dict)
+    engine_options: dict = field(default_factory=dict)
 
     def describe(self) -> dict:
         """What decides about the answers, and must be the same where a job goes on."""
@@ -39,10 +40,12 @@ class Settings:
 class Engine(ABC):
     """Answers batches. `process` of `processes` is the share of the batches that this one is given; `is_main` one of them."""
 
-    batch_size = 8
+    batch_size, takes_options = 8, False
     process, processes, is_main = 0, 1, True
 
     def __init__(self, settings: Settings):
+        if settings.engine_options and not self.takes_options:
+            raise ValueError(f"`engine_options` are for vLLM, got {', '.join(sorted(settings.engine_options))}.")
         self.settings = settings
 
     @cached_property
@@ -101,7 +104,7 @@ class TransformersEngine(Engine):
 class VllmEngine(Engine):
     """vLLM in this process. Batches are large: it makes its own of them."""
 
-    batch_size = 256
+    batch_size, takes_options = 256, True
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
@@ -114,10 +117,9 @@ class VllmEngine(Engine):
             raise ValueError(
                 f"`generation` of vLLM is greedy and takes `max_new_tokens` only, got {', '.join(extra)}."
             )
-        if settings.adapter is not None or Path(settings.model, "adapter_config.json").is_file():
-            raise ValueError(
-                f"`model` {settings.model} has an adapter, which vLLM does not know: `salmonn merge` makes one model of both."
-            )
+        if settings.adapter is not None:
+            raise ValueError(f"`adapter` {settings.adapter} is not for vLLM: `salmonn merge` makes one model of both.")
+        check_merged(settings.model)
         with needs_extra("vllm"):
             import vllm  # noqa: F401
 
@@ -224,7 +226,7 @@ class VllmAnswerer(_Answerer):
     def __init__(self, settings: Settings, processor):
         import vllm
 
-        options = {} if settings.dtype is None else {"dtype": settings.dtype}
+        options = settings.engine_options | ({} if settings.dtype is None else {"dtype": settings.dtype})
         self.processor, self.batch_size = processor, settings.batch_size
         self.engine = vllm.LLM(settings.model, **options)
         defaults = self.engine.get_default_sampling_params()

@@ -1,6 +1,18 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """What the vLLM plugin decides by itself, apart from vLLM."""
 
+import os
+
+from transformers.utils import find_adapter_config_file
+
+
+def check_merged(model: str | os.PathLike) -> None:
+    """Raises `ValueError` if a folder or Hub id has an adapter, without which vLLM would serve the base model alone."""
+    if find_adapter_config_file(str(model)) is not None:
+        raise ValueError(
+            f"`model` {model} has an adapter, which vLLM does not know: `salmonn merge {model} OUT` makes one model of both"
+        )
+
 
 def check_placeholders(placeholders: int, clips: int) -> None:
     """Raises `ValueError` unless a prompt has one placeholder for each clip: one more would be text typed by a user."""

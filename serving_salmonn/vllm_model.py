@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from vllm.config import ModelConfig, SpeechToTextConfig
+from vllm.config import ModelConfig, SpeechToTextConfig, VllmConfig
 from vllm.config.speech_to_text import SpeechToTextParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.models.interfaces import StreamingTranscriptionPostProcessor, SupportsTranscription
@@ -23,7 +23,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.transformers_utils.processor import cached_processor_from_config
 
 from modeling_salmonn import PLACEHOLDER_SCORE
-from serving_salmonn.requests import check_placeholders, longest_piece, profiled_segments
+from serving_salmonn.requests import check_merged, check_placeholders, longest_piece, profiled_segments
 
 
 class SalmonnProcessingInfo(MultiModalProcessingInfo):
@@ -69,6 +69,10 @@ class VllmSalmonn(TransformersMultiModalForCausalLM, SupportsTranscription):
     """A SALMONN whose LoRA is merged, as `salmonn merge` makes it, or that has none."""
 
     supported_languages = {"en": "English"}  # others are transcribed too, with a warning in the log
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
+        check_merged(vllm_config.model_config.model)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
 
     def _process_audio_input(
         self,

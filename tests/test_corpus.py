@@ -176,6 +176,10 @@ def test_wrong_arguments_are_refused_before_anything_is_loaded(model, manifest, 
 def test_engines_refuse_what_they_cannot_do(tmp_path):
     with pytest.raises(ValueError, match="takes `max_new_tokens` only, got num_beams"):
         VllmEngine(Settings("model", generation={"num_beams": 4}))
+    with pytest.raises(ValueError, match="`adapter` one is not for vLLM"):
+        VllmEngine(Settings("model", adapter="one"))
+    with pytest.raises(ValueError, match="`engine_options` are for vLLM, got max_model_len"):
+        TransformersEngine(Settings("model", engine_options={"max_model_len": 4096}))
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="`salmonn merge` makes one model of both"):
         VllmEngine(Settings(str(tmp_path)))

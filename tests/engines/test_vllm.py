@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tiny_nano import save_nano
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from conversion_salmonn.merge import merge
+from serving_salmonn.corpus import answer_corpus
 from tiny_salmonn import noise
 
 
@@ -125,6 +127,29 @@ def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching)
     with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
         ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
     assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
+
+
+def test_a_corpus_is_answered_as_by_transformers(folder, tmp_path):
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", noise(1 + 2 * number, number), 16000)  # up to 11 s, of 6 s at most
+    rows = [{"audio": f"{number}.wav"} | ({"question": "Who?"} if number % 2 else {}) for number in range(6)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for engine in ("transformers", "vllm"):
+        options = {key: value for key, value in SIZES.items() if key != "dtype"} if engine == "vllm" else {}
+        output = tmp_path / f"{engine}.jsonl"
+        generation = {"max_new_tokens": NEW_TOKENS}
+        settings = {"dtype": "float32", "generation": generation, "engine_options": options}
+        assert answer_corpus(folder, tmp_path / "corpus.jsonl", output, engine=engine, **settings).answered_now == 6
+    assert (tmp_path / "vllm.jsonl").read_text() == (tmp_path / "transformers.jsonl").read_text()
+
+
+def test_a_model_with_an_adapter_does_not_start(folder, tmp_path):
+    """Or its base would be served alone."""
+    shutil.copytree(folder, tmp_path / "both")
+    (tmp_path / "both" / "adapter_config.json").write_text("{}")
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "both")]
+    run = subprocess.run([*command, "--enforce-eager"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0 and "`salmonn merge" in run.stdout + run.stderr
 
 
 def test_examples_have_arguments_of_vllm():
