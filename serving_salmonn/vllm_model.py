@@ -8,7 +8,6 @@ is an input only, and how much memory encoders take.
 from collections.abc import Mapping
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from vllm.config import ModelConfig, SpeechToTextConfig, VllmConfig
 from vllm.config.speech_to_text import SpeechToTextParams
 from vllm.inputs import TokensPrompt
@@ -87,10 +86,9 @@ class VllmSalmonn(TransformersMultiModalForCausalLM, SupportsTranscription):
         """
         if input_features is None:
             return None
-        features, mask = (
-            pad_sequence(list(clips), batch_first=True) for clips in (input_features, input_features_mask)
-        )
-        output = self.model.get_audio_features(features, mask, return_dict=True)
+        clips = (self.model.split_clips(*(x[None] for x in clip)) for clip in zip(input_features, input_features_mask))
+        features, mask, segment_ids = map(torch.cat, zip(*clips))
+        output = self.model.get_audio_features(features, mask, segment_ids, return_dict=True)
         return list(output.pooler_output.split(num_audio_tokens.flatten().tolist()))
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:

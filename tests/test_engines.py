@@ -47,15 +47,22 @@ def test_clips_go_through_engines_a_row_each(variant):
     features = {name: segments[name] for name in processor.feature_extractor.model_input_names}
     with torch.no_grad():
         expected = model.get_audio_features(**features, return_dict=True).pooler_output
-        # as the plugin does: all clips of a step, padded to the longest
-        padded = (pad_sequence(joined[name], batch_first=True) for name in ("input_features", "input_features_mask"))
-        together = model.get_audio_features(*padded, return_dict=True).pooler_output
+        # as the plugin does: all clips of a step together
+        clips = zip(joined["input_features"], joined["input_features_mask"])
+        apart = zip(*(model.split_clips(clip[None], mask[None]) for clip, mask in clips))
+        together = model.get_audio_features(*map(torch.cat, apart), return_dict=True).pooler_output
+        # as pipelines do: padded to the longest
+        rows_of_clips = (
+            pad_sequence(joined[name], batch_first=True) for name in ("input_features", "input_features_mask")
+        )
+        padded = model.get_audio_features(*rows_of_clips, return_dict=True).pooler_output
         # as vLLM does by itself: clip by clip, the mask in a list of one
         alone = [
             model.get_audio_features(clip[None], input_features_mask=[mask], return_dict=True).pooler_output
             for clip, mask in zip(joined["input_features"], joined["input_features_mask"])
         ]
     torch.testing.assert_close(together, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(padded, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(torch.cat(alone), expected, atol=1e-4, rtol=1e-4)
     counts = [len(offset["replacement"]) // len("<|audio|>") for offset in joined["text_replacement_offsets"][0]]
     assert counts == list(map(len, alone))
