@@ -105,7 +105,8 @@ def answer_corpus(
         ValueError: before anything is loaded, on a bad manifest, on ids that are not unique, on arguments that the engine
             cannot take, and where `output` or its work is of another job.
     """
-    from serving_salmonn.engines import ENGINES, Settings
+    from serving_salmonn.answerers import Settings
+    from serving_salmonn.engines import ENGINES
 
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import ray
 import ray.data
 
+from serving_salmonn.answerers import Answerer, Settings, answer_batch
 from serving_salmonn.corpus import Item
-from serving_salmonn.engines import Answerer, Settings, answer_batch
 
 
 MAX_BLOCKS = 4096  # what a worker takes at a time, and another one makes again if it is lost

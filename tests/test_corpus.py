@@ -14,8 +14,9 @@ from cli_salmonn.main import main
 from data_salmonn.journals import read_journals
 from feature_extraction_salmonn import cut_at_silence
 from serving_salmonn import engines
+from serving_salmonn.answerers import Settings
 from serving_salmonn.corpus import Item, answer_corpus, make_batches, read_items, read_output
-from serving_salmonn.engines import Settings, TransformersEngine, VllmEngine
+from serving_salmonn.engines import TransformersEngine, VllmEngine
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor
 
 
@@ -181,7 +182,7 @@ def test_engines_refuse_what_they_cannot_do(tmp_path):
     with pytest.raises(ValueError, match="`engine_options` are for vLLM, got max_model_len"):
         TransformersEngine(Settings("model", engine_options={"max_model_len": 4096}))
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="`salmonn merge` makes one model of both"):
+    with pytest.raises(ValueError, match="`salmonn merge .* OUT` makes one model of both"):
         VllmEngine(Settings(str(tmp_path)))
     for settings, reason in ((Settings("x", workers=0), "`workers`"), (Settings("x", device="cpu"), "left to Ray")):
         with pytest.raises(ValueError, match=reason):
