@@ -68,7 +68,7 @@ EXTRAS = {
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     # Engines: `vllm serve` and `salmonn transcribe`. vLLM 0.33 is the first that takes Transformers 5.20.
     "vllm": ["vllm>=0.33"],
-    "ray": ["ray[data]>=2.40", "pyarrow>=15"],
+    "ray": ["ray[data]>=2.40"],
     "web-test": ["playwright>=1.40"],
     # What runs examples/notebooks in a test.
     "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],

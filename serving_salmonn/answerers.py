@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_salmonn.audio import read_audio
+from data_salmonn.extras import needs_extra
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class VllmAnswerer(_Answerer):
     """A model in an engine of vLLM."""
 
     def __init__(self, settings: Settings, processor):
-        import vllm
+        with needs_extra("vllm"):
+            import vllm
 
         options = settings.engine_options | ({} if settings.dtype is None else {"dtype": settings.dtype})
         self.processor, self.batch_size = processor, settings.batch_size

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-import ray
-import ray.data
-
+from data_salmonn.extras import needs_extra
 from serving_salmonn.answerers import Answerer, Settings, answer_batch
 from serving_salmonn.corpus import Item
+
+
+with needs_extra("ray"):
+    import ray
+    import ray.data
 
 
 MAX_BLOCKS = 4096  # what a worker takes at a time, and another one makes again if it is lost

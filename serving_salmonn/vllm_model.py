@@ -8,21 +8,25 @@ is an input only, and how much memory encoders take.
 from collections.abc import Mapping
 
 import torch
-from vllm.config import ModelConfig, SpeechToTextConfig, VllmConfig
-from vllm.config.speech_to_text import SpeechToTextParams
-from vllm.inputs import TokensPrompt
-from vllm.model_executor.models.interfaces import StreamingTranscriptionPostProcessor, SupportsTranscription
-from vllm.model_executor.models.transformers import (
-    MultiModalDummyInputsBuilder,
-    MultiModalProcessingInfo,
-    MultiModalProcessor,
-    TransformersMultiModalForCausalLM,
-)
-from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm.transformers_utils.processor import cached_processor_from_config
 
+from data_salmonn.extras import needs_extra
 from modeling_salmonn import PLACEHOLDER_SCORE
 from serving_salmonn.requests import check_merged, check_placeholders, longest_piece, profiled_segments
+
+
+with needs_extra("vllm"):
+    from vllm.config import ModelConfig, SpeechToTextConfig, VllmConfig
+    from vllm.config.speech_to_text import SpeechToTextParams
+    from vllm.inputs import TokensPrompt
+    from vllm.model_executor.models.interfaces import StreamingTranscriptionPostProcessor, SupportsTranscription
+    from vllm.model_executor.models.transformers import (
+        MultiModalDummyInputsBuilder,
+        MultiModalProcessingInfo,
+        MultiModalProcessor,
+        TransformersMultiModalForCausalLM,
+    )
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.transformers_utils.processor import cached_processor_from_config
 
 
 class SalmonnProcessingInfo(MultiModalProcessingInfo):

@@ -4,10 +4,12 @@
 
 def register() -> None:
     """Makes `vllm serve FOLDER` and `vllm.LLM` take the folders of this project, without `trust_remote_code`."""
-    from vllm import ModelRegistry
-
     # Importing it tells Transformers' Auto classes about SALMONN.
     import salmonn_transformers  # noqa: F401
+    from data_salmonn.extras import needs_extra
+
+    with needs_extra("vllm"):
+        from vllm import ModelRegistry
 
     # by its name: a process that loads no model need not import it
     ModelRegistry.register_model("SalmonnForConditionalGeneration", "serving_salmonn.vllm_model:VllmSalmonn")

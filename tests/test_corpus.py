@@ -124,6 +124,7 @@ def test_what_is_done_is_not_done_again(model, manifest, whole, tmp_path, monkey
     assert capsys.readouterr().out == f"wrote {output}: {len(LENGTHS)} rows\n"
 
 
+@pytest.mark.ecosystem
 def test_several_processes_share_the_work(model, manifest, whole, tmp_path):
     arguments = ["transcribe", str(model), str(manifest), "--output", str(tmp_path / "out.jsonl"), "--batch-size", "3"]
     said = run_forked(arguments, 2, tmp_path)
