@@ -13,6 +13,7 @@ from cli_salmonn.streaming import AnswerStreamer
 from cli_salmonn.transcripts import Segment
 from conversion_salmonn.loading import choose_device, load_with_adapter
 from feature_extraction_salmonn import cut_at_silence
+from session_salmonn import SalmonnSession
 
 
 logger = logging.getLogger(__name__)
@@ -78,15 +79,11 @@ class Listener:
         are encoded once. `name` is what they are called in a warning.
         """
         self._warn_about_long_clips(clips, name)
-        audio_embeds = None
+        session = SalmonnSession(self.model, self.processor, clips, **self.generation)
         for question in questions:
-            inputs = prepare(self.processor, clips, question).to(self.model.device)
-            features = {key: inputs.pop(key) for key in self.processor.feature_extractor.model_input_names}
-            if audio_embeds is None:
-                audio_embeds = self.model.get_audio_features(**features, return_dict=True).pooler_output
-            output = self.model.generate(**inputs, audio_embeds=audio_embeds, **self.generation)
+            answer = session.ask(question)
             self._finish()
-            yield decode(self.processor, inputs, output)
+            yield answer
 
     def transcribe(self, clip: np.ndarray, name: str = "the clip") -> Iterator[Segment]:
         """

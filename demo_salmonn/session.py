@@ -11,7 +11,6 @@ Nothing here knows of a page: `demo_salmonn.web` shows it.
 """
 
 import contextlib
-import itertools
 import queue
 import threading
 import time
@@ -27,10 +26,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from demo_salmonn.limits import Limits
 from demo_salmonn.meter import PartMeter, PartUse
+from session_salmonn import PromptCache, make_prompt
 
 
 READABLE = "WAV, FLAC, OGG and MP3 files can be read"
-PLACEHOLDER_CLIP = np.zeros(1, dtype=np.float32)  # stands for a clip in a prompt that is rendered as text
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +98,7 @@ class Listener:
         self.model, self.processor, self.limits = model, processor, limits or Limits()
         self.has_lora = any("lora_" in name for name, _ in model.named_parameters())
         self._lock = threading.Lock()
+        self._cache = PromptCache(model, size=4)  # of a few visitors, or of a few strengths of LoRA
 
     @property
     def sampling_rate(self) -> int:
@@ -201,33 +201,13 @@ class Listener:
             raise ValueError(f"The strength of LoRA must be a number from 0 to 1, got {lora_scale}.")
         if lora_scale != 1 and not self.has_lora:
             raise ValueError("This model has no LoRA adapter, so its strength cannot be changed.")
-        input_ids = self._prompt(clips, question.strip(), history)
+        turns = [*history, (question.strip(), None)]
+        input_ids = make_prompt(self.processor, [clip.audio_tokens for clip in clips], turns)
         self._check_context(input_ids.shape[1], int(max_new_tokens))
         audio_tokens = sum(clip.audio_tokens for clip in clips)
         text_tokens = input_ids.shape[1] - audio_tokens
         start = Answer(question.strip(), float(lora_scale), audio_tokens=audio_tokens, text_tokens=text_tokens)
         return self._stream(start, input_ids, torch.cat([clip.audio_embeds for clip in clips]), int(max_new_tokens))
-
-    def _prompt(
-        self, clips: Sequence[EncodedClip], question: str, history: Sequence[tuple[str, str]]
-    ) -> torch.LongTensor:
-        """Ids of the prompt, `(1, tokens)`, as the processor would make them from the clips' samples."""
-        messages = []
-        for number, (asked, answered) in enumerate([*history, (question, None)]):
-            parts = [{"type": "text", "text": asked}]
-            if number == 0:
-                parts = [*({"type": "audio", "audio": PLACEHOLDER_CLIP} for _ in clips), *parts]
-            messages.append({"role": "user", "content": parts})
-            if answered is not None:
-                messages.append({"role": "assistant", "content": answered})
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        token, tokenizer = self.processor.audio_token, self.processor.tokenizer
-        pieces = text.split(token)
-        expanded = [token * clip.audio_tokens for clip in clips]
-        text = "".join(itertools.chain(*itertools.zip_longest(pieces, expanded, fillvalue="")))
-        # as in `apply_chat_template`: a template may have written the first token of the text already
-        has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-        return tokenizer(text, add_special_tokens=not has_bos, return_tensors="pt").input_ids
 
     def _check_context(self, prompt_tokens: int, new_tokens: int) -> None:
         context = getattr(self.model.config.text_config, "max_position_embeddings", None)
@@ -249,10 +229,9 @@ class Listener:
             try:
                 with self._lock, meter.watch(self.model):
                     stop.start()
-                    self.model.generate(
-                        input_ids=input_ids.to(device),
-                        attention_mask=torch.ones_like(input_ids, device=device),
-                        audio_embeds=audio_embeds,
+                    self._cache.generate(
+                        input_ids.to(device),
+                        audio_embeds,
                         lora_scale=start.lora_scale if self.has_lora else None,
                         max_new_tokens=max_new_tokens,
                         num_beams=1,  # tokens of a beam search are not final before its end

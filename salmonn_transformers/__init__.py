@@ -21,6 +21,7 @@ from feature_extraction_salmonn import SalmonnFeatureExtractor
 from modeling_beats import BeatsForAudioClassification, BeatsModel, BeatsPreTrainedModel
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel, SalmonnPreTrainedModel
 from processing_salmonn import SalmonnProcessor, wrap_chat_template
+from session_salmonn import PromptCache, SalmonnSession
 
 
 __version__ = find_version()
@@ -31,11 +32,13 @@ __all__ = [
     "BeatsForAudioClassification",
     "BeatsModel",
     "BeatsPreTrainedModel",
+    "PromptCache",
     "SalmonnConfig",
     "SalmonnFeatureExtractor",
     "SalmonnForConditionalGeneration",
     "SalmonnModel",
     "SalmonnPreTrainedModel",
     "SalmonnProcessor",
+    "SalmonnSession",
     "wrap_chat_template",
 ]

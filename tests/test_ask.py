@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def parts():
     """A model whose transcriptions have a prompt, and its processor."""
-    config = tiny_config(max_audio_seconds=2, fixed_length=False)
+    config = tiny_config(segment_seconds=30, max_audio_seconds=2, fixed_length=False)
     processor = tiny_processor(config)
     config.transcription_prompt_ids = processor.transcription_prompt_ids()
     config.transcription_separator_ids = processor.transcription_separator_ids()

@@ -18,7 +18,7 @@ from training_salmonn.collator import EpochCallback, SalmonnDataCollator
 
 @pytest.fixture(scope="module")
 def processor():
-    return tiny_processor(tiny_config())
+    return tiny_processor(tiny_config(segment_seconds=30))
 
 
 def row(number: int, text: str | None = None, seconds: float = 1.0, **columns) -> dict:
@@ -73,7 +73,7 @@ def test_only_answers_and_their_end_tokens_are_learnt(processor, padding_side):
 
 
 def test_padding_does_not_change_the_loss(processor):
-    model = tiny_model(tiny_config())
+    model = tiny_model(tiny_config(segment_seconds=30))
     rows = [row(1, "short"), row(2, "a much longer answer")]
 
     def token_losses(batch) -> list[torch.Tensor]:

@@ -26,6 +26,7 @@ def fields(tmp_path_factory) -> dict:
         "model": save_model(folder / "base"),
         "train": [str(save_clips(folder / "clips", texts=texts))],
         "max_steps": STEPS,
+        "logging_strategy": "steps",
         "logging_steps": 1,
         "disable_tqdm": True,
         "use_cpu": True,

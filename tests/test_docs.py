@@ -15,6 +15,8 @@ import soundfile
 import yaml
 from doc_pages import ROOT, SHELL, Block, check_commands, join_lines, read_blocks, read_words, run_blocks
 
+from generation_salmonn import SalmonnGenerationMixin
+from modeling_salmonn import SalmonnForConditionalGeneration
 from nano_salmonn import assemble as nano_assemble
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 from training_salmonn import activation, recipes
@@ -73,7 +75,7 @@ SHORT = {
     "max_steps": 2,
     "save_steps": 2,
     "eval_steps": 2,
-    "logging_steps": 1,
+    "logging_steps": 2,  # of curves with one point nothing is drawn
     "warmup_steps": 0,
     "per_device_train_batch_size": 2,
     "per_device_eval_batch_size": 2,
@@ -134,9 +136,14 @@ def reader(models, tmp_path, monkeypatch):
     load_recipe = recipes.load_recipe
     monkeypatch.setattr(recipes, "load_recipe", lambda recipe, **fields: load_recipe(recipe, **fields | SHORT))
     monkeypatch.setattr(nano_assemble, "assemble_nano", assemble_nano)
-    # an LLM of random numbers tells no stories
+    # an LLM of random numbers never ends, and tells no stories
+    monkeypatch.setattr(SalmonnForConditionalGeneration, "generate", generate_little)
     monkeypatch.setattr(activation, "find_fault", lambda text, *_: None if text.strip() else "short")
     return sit_down
+
+
+def generate_little(model, *args, max_new_tokens: int = 8, **options):
+    return SalmonnGenerationMixin.generate(model, *args, max_new_tokens=min(max_new_tokens, 8), **options)
 
 
 def can_speak() -> bool:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def folders(tmp_path_factory):
     """`base`, `adapter` of it, `both` in one folder in half precision, and what the models count themselves."""
     folder = tmp_path_factory.mktemp("info")
-    model = tiny_model(tiny_config())
+    model = tiny_model(tiny_config(segment_seconds=30))
     model.save_pretrained(folder / "base", max_shard_size="200KB")
     model = type(model).from_pretrained(folder / "base")
     counts = {"base": model.num_parameters()}
@@ -38,7 +38,7 @@ def folders(tmp_path_factory):
 def test_parts_are_those_of_the_model(folders):
     folder, counts = folders
     summary = summarize(folder / "base")
-    model = tiny_model(tiny_config())
+    model = tiny_model(tiny_config(segment_seconds=30))
     norms = (model.model.speech_layer_norm, model.model.beats_layer_norm)
     modules = {
         "Whisper": (model.model.speech_encoder,),
@@ -77,13 +77,13 @@ def test_adapters(folders):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tokens_are_counted_as_the_model_does(variant):
-    config = tiny_config(**VARIANTS[variant])
+    config = tiny_config(segment_seconds=30, **VARIANTS[variant])
     assert count_segment_tokens(config.to_dict()) == config.num_audio_tokens(1500)
 
 
 @pytest.mark.parametrize("llm", LLMS)
 def test_configurations_of_every_kind(tmp_path, llm):
-    config = tiny_config(llm, beats_config=None, max_audio_seconds=None)
+    config = tiny_config(llm, 30, beats_config=None, max_audio_seconds=None)
     tiny_model(config).save_pretrained(tmp_path)
     summary = summarize(tmp_path)
     assert [part["name"] for part in summary["parts"]] == ["Whisper", "Connector", "LLM"]

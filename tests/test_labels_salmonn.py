@@ -10,7 +10,7 @@ from tiny_salmonn import CHATML, IS_5_20, LLAMA, ask, noise, question, tiny_conf
 
 @pytest.fixture(scope="module")
 def processor() -> SalmonnProcessor:
-    return tiny_processor(tiny_config())
+    return tiny_processor(tiny_config(segment_seconds=30))
 
 
 @pytest.fixture(scope="module")

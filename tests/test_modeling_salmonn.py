@@ -23,7 +23,7 @@ CONVERSATIONS = [
 @pytest.fixture(scope="module", params=VARIANTS)
 def variant(request) -> dict:
     """Settings of a model with segments of 4 s, of which a clip of 6 s has two."""
-    return {"segment_seconds": 4, **VARIANTS[request.param]}
+    return VARIANTS[request.param]
 
 
 def real_logits(model, inputs) -> list[torch.Tensor]:
@@ -54,7 +54,7 @@ def test_answers_do_not_depend_on_batch_padding_or_attention(variant):
 
 
 def test_long_clips_are_read_to_their_end():
-    config = tiny_config()
+    config = tiny_config(segment_seconds=30)
     model, processor = tiny_model(config), tiny_processor(config)
     clip = noise(31)
     features = processor.feature_extractor([clip, clip[:480000], clip[480000:]], sampling_rate=16000)
@@ -113,7 +113,7 @@ def test_positions_of_a_speech_encoder_that_is_not_in_the_checkpoint(tmp_path):
 
 
 def test_segment_positions_tell_the_segments_of_a_clip_apart():
-    config = tiny_config(segment_position_embeddings=True)
+    config = tiny_config(segment_seconds=30, segment_position_embeddings=True)
     model, processor = tiny_model(config), tiny_processor(config)
     clip = torch.from_numpy(noise(30)).repeat(3).numpy()  # three equal segments
     features = processor.feature_extractor(clip, sampling_rate=16000, return_tensors="pt")
@@ -158,7 +158,7 @@ def test_audio_embeddings_can_be_reused():
 
 
 def test_hidden_states_and_attentions():
-    config = tiny_config()
+    config = tiny_config(segment_seconds=30)
     model, processor = tiny_model(config, "eager"), tiny_processor(config)
     features = processor.feature_extractor([noise(1), noise(2)], sampling_rate=16000, return_tensors="pt")
     outputs = model.get_audio_features(**features, output_hidden_states=True, output_attentions=True)
@@ -339,7 +339,7 @@ def test_the_inputs_of_the_encoders_can_come_apart():
 
 
 def test_prompts_without_their_audio_are_refused():
-    config = tiny_config()
+    config = tiny_config(segment_seconds=30)
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = ask(processor, CONVERSATIONS[0])
     deaf = {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -406,7 +406,7 @@ def corrupt(inputs, **changes):
 
 
 def test_bad_inputs_are_refused():
-    config = tiny_config()
+    config = tiny_config(segment_seconds=30)
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = dict(ask(processor, CONVERSATIONS[1]))
     features, mask = inputs["input_features"], inputs["input_features_mask"]

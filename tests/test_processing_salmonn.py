@@ -17,7 +17,7 @@ from tiny_salmonn import AUDIO_TOKEN_ID, CHATML, LLAMA, ask, noise, question, ti
 
 @pytest.fixture(scope="module")
 def processor() -> SalmonnProcessor:
-    return tiny_processor(tiny_config())
+    return tiny_processor(tiny_config(segment_seconds=30))
 
 
 def test_released_format(processor):

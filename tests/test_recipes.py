@@ -201,7 +201,7 @@ def trained(tmp_path_factory):
 
 
 # All clips in each batch, so that losses can be compared.
-FEW_STEPS = {"warmup_steps": 1, "logging_steps": 1, "disable_tqdm": True}
+FEW_STEPS = {"warmup_steps": 1, "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": True}
 # Those of the warm-up. Attention over the embedding table has to learn where to look first, and would need six times as
 # many to write the sixteen texts: of it only the loss is looked at.
 WARM_UP = {"pretrain": 40, "asr_linear": 30, "longform": 60, "asr_cross_attention": 20}
@@ -209,7 +209,8 @@ WARM_UP = {"pretrain": 40, "asr_linear": 30, "longform": 60, "asr_cross_attentio
 
 def warm_up(trained, kind: str):
     steps = WARM_UP[kind]
-    return trained("alignment", kind, max_steps=steps, eval_steps=steps, warmup_steps=5)
+    logging = {"logging_strategy": "steps" if kind == "pretrain" else "no"}
+    return trained("alignment", kind, max_steps=steps, eval_steps=steps, warmup_steps=5, **logging)
 
 
 def find_error_rates(adapter) -> list[float]:

@@ -16,12 +16,19 @@ from data_salmonn.error_rates import word_error_rate
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.models import load_model
 from tiny_salmonn import ask, question
+from training_salmonn import callbacks
 from training_salmonn import trainer as trainer_module
 from training_salmonn.collator import SalmonnDataCollator
 from training_salmonn.recipes import SalmonnTrainingArguments
 from training_salmonn.run import build_trainer, load_sources, run_recipe
 from training_salmonn.stages import find_trained_modules, freeze, keep_frozen_in_eval, load_stage
 from training_salmonn.trainer import NonFiniteError, SalmonnTrainer, cut_answers
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Drawing curves takes longer than the steps. `test_recipes.py` looks at a drawing."""
+    monkeypatch.setattr(callbacks, "plot_curves", lambda *arguments, **options: False)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,7 @@ def make_recipe(folder, output_dir, **fields):
         "output_dir": output_dir,
         "disable_tqdm": True,
         "per_device_train_batch_size": 4,
+        "logging_strategy": "steps",
         "logging_steps": 1,
         "max_steps": 6,
         "lora_dropout": 0.1,

@@ -41,8 +41,8 @@ CHATML = (
 )
 
 
-def tiny_config(llm: str = "llama", segment_seconds: int = 30, **settings) -> SalmonnConfig:
-    """Shorter segments than the 30 s of Whisper make everything cheap: attention over them is nearly all that it costs."""
+def tiny_config(llm: str = "llama", segment_seconds: int = 4, **settings) -> SalmonnConfig:
+    """Segments are shorter than the 30 s of Whisper, attention over which would be nearly all that a test costs."""
     speech_config = {"model_type": "whisper", "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4}
     beats_config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     text_config = {"vocab_size": 601, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

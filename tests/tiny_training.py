@@ -124,7 +124,7 @@ SHRUNK = {
     "generation_max_new_tokens": 12,
     "concatenate_probability": 0.0,
     "feature_cache": None,
-    "logging_steps": 5,
+    "logging_strategy": "no",  # curves would be drawn, which takes longer than the steps
     "save_strategy": "no",
     "report_to": ["none"],
 }
@@ -133,7 +133,7 @@ SHRUNK_TASKS = {
     "longform": {"concatenate_max_seconds": 30.0},
     "activate": {
         **{"per_device_train_batch_size": 1, "max_steps": 12, "learning_rate": 5e-3, "lr_scheduler_type": "constant"},
-        **{"warmup_steps": 0, "logging_steps": 1},
+        **{"warmup_steps": 0, "logging_strategy": "steps", "logging_steps": 1},
         **{"num_answers": 4, "answer_min_words": 3, "answer_max_new_tokens": 12},
     },
 }

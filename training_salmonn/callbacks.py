@@ -66,7 +66,10 @@ def plot_curves(
     curves = {name: points for name, points in curves.items() if len(points) > 1}
     if not curves:
         return False
-    figure = Figure(figsize=(7, 2.2 * len(curves)), layout="constrained")
+    height = 2.2 * len(curves)  # inches
+    figure = Figure(figsize=(7, height))
+    # margins as they are needed: a layout engine takes as long again as drawing
+    figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.15 / height, bottom=0.5 / height)
     for axes, (name, points) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items()):
         axes.plot(*zip(*points), marker="." if len(points) < 50 else None)
         axes.set_ylabel(name if not y_label else f"{name}\n{y_label}")

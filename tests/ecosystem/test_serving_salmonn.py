@@ -160,13 +160,13 @@ class TestVllmTransformersBackend:
         assert seen == [7, 7]
 
     def test_longest_audio_is_found(self):
-        config = tiny_config()
+        config = tiny_config(segment_seconds=30)
         assert config.audio_config.max_source_positions == 1500
         extractor = tiny_processor(config).feature_extractor
         assert (extractor.sampling_rate, extractor.chunk_length) == (16000, 30)
 
     def test_features_need_no_prompt_and_keep_clips_apart(self):
-        config = tiny_config()
+        config = tiny_config(segment_seconds=30)
         model, processor = tiny_model(config).model, tiny_processor(config)
         clips = [noise(1, 1), noise(31, 2)]
         features = processor.feature_extractor(clips, sampling_rate=16000, return_tensors="pt")
@@ -183,7 +183,7 @@ class TestVllmTransformersBackend:
         assert counts.num_audio_tokens == [len(rows) for rows in alone]
 
     def test_replacement_offsets(self):
-        processor = tiny_processor(tiny_config())
+        processor = tiny_processor(tiny_config(segment_seconds=30))
         inputs = processor(
             text=["<|audio|> and <|audio|>"],
             audio=[noise(1), noise(31)],
@@ -195,7 +195,7 @@ class TestVllmTransformersBackend:
         assert (np.asarray(inputs["mm_token_type_ids"]) == 3).sum() == 88 + 176
 
     def test_language_model_is_found(self):
-        model = tiny_model(tiny_config())
+        model = tiny_model(tiny_config(segment_seconds=30))
         assert model.model.language_model.config is model.config.text_config
 
     def test_merged_models_hold_no_adapter(self, folder, tmp_path):
