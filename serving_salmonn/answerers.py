@@ -41,32 +41,42 @@ class _Answerer(ABC):
     processor: object
     batch_size: int
 
-    def answer(self, clips: Sequence[np.ndarray], questions: Sequence[str | None]) -> list[str]:
+    def answer(self, clips: Sequence[np.ndarray], questions: Sequence[str | None]) -> list[list[dict]]:
         """
-        An answer for each clip, `(samples,)` of 16 kHz, and its question; without one it is transcribed, piece by piece if it
-        is longer than the model was trained on.
+        The segments of the answer about each clip, `(samples,)` of 16 kHz: `start` and `end` in seconds, and `text`. A question
+        has an answer of one segment. Without one a clip is transcribed, piece by piece if it is longer than the model was
+        trained on.
         """
+        rate = self.processor.feature_extractor.sampling_rate
+        segments: list[list[dict]] = [[] for _ in clips]
+        units = []  # a segment, whose text is wanted, its samples, and what to ask
+        for found, clip, question in zip(segments, clips, questions, strict=True):
+            asked = self.processor.transcription_prompt if question is None else question
+            end = 0
+            for piece in [clip] if question is not None else self._cut(clip):
+                start, end = end, end + len(piece)
+                found.append({"start": round(start / rate, 3), "end": round(end / rate, 3)})
+                units.append((found[-1], piece, asked))
+        for first in range(0, len(units), self.batch_size):
+            group = units[first : first + self.batch_size]
+            texts = self.generate([(piece, asked) for _, piece, asked in group])
+            for (segment, _, _), text in zip(group, texts, strict=True):
+                segment["text"] = text
+        return segments
+
+    def _cut(self, clip: np.ndarray) -> list[np.ndarray]:
+        """The pieces in which a clip is transcribed."""
         from feature_extraction_salmonn import cut_at_silence
 
         extractor = self.processor.feature_extractor
         longest = extractor.max_audio_seconds
-        units = []  # (place, clip, what to ask)
-        for place, (clip, question) in enumerate(zip(clips, questions, strict=True)):
-            pieces = [clip]
-            if question is None and longest is not None and len(clip) > longest * extractor.sampling_rate:
-                samples = min(extractor.segment_samples, int(longest * extractor.sampling_rate))
-                pieces = cut_at_silence(clip, samples, extractor.sampling_rate)
-            asked = self.processor.transcription_prompt if question is None else question
-            units += [(place, piece, asked) for piece in pieces]
-        answers: list[list[str]] = [[] for _ in clips]
-        for start in range(0, len(units), self.batch_size):
-            group = units[start : start + self.batch_size]
-            for (place, _, _), text in zip(group, self.generate(group), strict=True):
-                answers[place].append(text)
-        return [" ".join(text for text in texts if text) for texts in answers]
+        if longest is None or len(clip) <= longest * extractor.sampling_rate:
+            return [clip]
+        samples = min(extractor.segment_samples, int(longest * extractor.sampling_rate))
+        return cut_at_silence(clip, samples, extractor.sampling_rate)
 
     @abstractmethod
-    def generate(self, units: list[tuple[int, np.ndarray, str]]) -> list[str]:
+    def generate(self, units: list[tuple[np.ndarray, str]]) -> list[str]:
         """The answers to what is asked of each clip."""
 
 
@@ -89,7 +99,7 @@ class Answerer(_Answerer):
         import torch
 
         inputs = self.processor.apply_chat_template(
-            [_conversation(clip, question) for _, clip, question in units],
+            [_conversation(clip, question) for clip, question in units],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -118,7 +128,7 @@ class VllmAnswerer(_Answerer):
 
     def generate(self, units):
         prompts = []
-        for _, clip, question in units:
+        for clip, question in units:
             text = self.processor.apply_chat_template(
                 _conversation(clip, question), add_generation_prompt=True, tokenize=False
             )
@@ -129,19 +139,22 @@ class VllmAnswerer(_Answerer):
 
 
 def answer_batch(answerer: _Answerer, batch: Sequence) -> list[dict]:
-    """The rows of the output for the items of a batch. A clip that cannot be read has an `error` in place of an answer."""
-    rows = [
-        {"id": item.id, "question": item.question, "answer": None, "seconds": item.seconds, "error": None}
-        for item in batch
-    ]
-    readable, clips = [], []
-    for row, item in zip(rows, batch):
+    """
+    The rows of the output for the items of a batch: transcriptions with their segments. A clip that cannot be read has an
+    `error` in place of an answer.
+    """
+    rows, readable, clips = [], [], []
+    for item in batch:
+        row = {"id": item.id, "question": item.question, "answer": None, "segments": None}
+        rows.append(row | {"seconds": item.seconds, "error": None})
         try:
             clips.append(read_audio(list(item.paths)))
-            readable.append(row)
+            readable.append(rows[-1])
         except ValueError as error:
-            row["error"] = str(error)
-    if clips:
-        for row, answer in zip(readable, answerer.answer(clips, [row["question"] for row in readable])):
-            row["answer"] = answer
+            rows[-1]["error"] = str(error)
+    if not clips:
+        return rows
+    for row, segments in zip(readable, answerer.answer(clips, [row["question"] for row in readable]), strict=True):
+        row["answer"] = " ".join(segment["text"] for segment in segments if segment["text"])
+        row["segments"] = segments if row["question"] is None else None
     return rows

@@ -35,7 +35,7 @@ from data_salmonn.prompts import PromptBank
 logger = logging.getLogger(__name__)
 
 ENDINGS = (".jsonl", ".parquet")
-COLUMNS = ("id", "question", "answer", "seconds", "error")
+COLUMNS = ("id", "question", "answer", "segments", "seconds", "error")
 JOB = "job.json"
 
 
@@ -87,7 +87,7 @@ def answer_corpus(
         model (`str` or `Path`): folder or Hub id of a SALMONN or of an adapter; without an adapter for `engine="vllm"`.
         manifest (`str` or `Path`): as [`read_manifest`] takes it; rows need no answers.
         output (`str` or `Path`): file to write, JSON lines or Parquet by its ending. Columns: `id`, `question`, `answer`,
-            `seconds`, and `error` where a clip could not be read.
+            `segments` of transcriptions (`start`, `end`, `text`), `seconds`, and `error` where a clip could not be read.
         question (`str`, *optional*): what to ask of all rows. Unless given, what each row asks, or a transcription.
         engine (`str`): `"transformers"`, one process or as many as `accelerate launch` starts; `"vllm"`; or `"ray"`.
         batch_size (`int`, *optional*): clips, or pieces of long ones, that are answered together. 8, and 256 for vLLM, which
@@ -258,8 +258,10 @@ def write_output(output: Path, rows: list[dict]) -> None:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             return
         pyarrow, parquet = _import_parquet()
-        types = [pyarrow.float64() if name == "seconds" else pyarrow.string() for name in COLUMNS]
-        table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(list(zip(COLUMNS, types))))
+        types = dict.fromkeys(COLUMNS, pyarrow.string()) | {"seconds": pyarrow.float64()}
+        segment = {"start": pyarrow.float64(), "end": pyarrow.float64(), "text": pyarrow.string()}
+        types["segments"] = pyarrow.list_(pyarrow.struct(segment))
+        table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))
         parquet.write_table(table, unfinished)
 
 

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -73,6 +74,13 @@ def test_answers_are_those_of_each_clip_alone(model, whole):
                 output = answerer.model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
             answers.append(processor.decode(output, skip_special_tokens=True).strip())
         assert row["answer"] == " ".join(filter(None, answers))
+        if row["question"]:
+            assert row["segments"] is None
+            continue
+        ends = np.cumsum([len(piece) for piece in pieces]) / 16000
+        assert [segment["text"] for segment in row["segments"]] == answers
+        assert [segment["end"] for segment in row["segments"]] == pytest.approx(ends, abs=1e-3)
+        assert [segment["start"] for segment in row["segments"]] == pytest.approx([0, *ends[:-1]], abs=1e-3)
     assert len({row["answer"] for row in rows}) > 3
 
 
