@@ -103,7 +103,7 @@ def test_pieces_of_recordings(longest, expected):
 
 
 def test_memory_is_measured_by_what_encoders_read_at_once():
-    config = tiny_config(max_segments_at_once=16)  # 88 tokens for a segment
+    config = tiny_config(segment_seconds=30, max_segments_at_once=16)  # 88 tokens for a segment
     assert profiled_segments(config, 4096, 1) == 16
     assert profiled_segments(config, 4096, 4) == 4
     assert profiled_segments(config, 300, 1) == 3

