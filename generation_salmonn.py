@@ -12,7 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What `generate` does for SALMONN beyond Transformers: transcription without a prompt, long clips, LoRA turned down."""
+"""
+What `generate` does for SALMONN beyond Transformers: transcription without a prompt, long clips, LoRA turned down, heads
+masked.
+"""
+
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -63,6 +68,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         fbank_features: torch.Tensor | None = None,
         audio_embeds: torch.Tensor | None = None,
         lora_scale: float | None = None,
+        head_mask: torch.Tensor | None = None,
         **kwargs,
     ):
         r"""
@@ -88,6 +94,9 @@ class SalmonnGenerationMixin(GenerationMixin):
             lora_scale (`float`, *optional*):
                 Factor on the LoRA scaling during this call: below 1 the LLM follows its instruction more and its
                 audio training less (2310.13289, section 4.2), and 0 turns LoRA off.
+            head_mask (`torch.Tensor` of shape `(num_hidden_layers, num_attention_heads)`, *optional*):
+                Factors on what the LLM's attention heads give during this call. A mask of 0 and 1 says a task without an
+                instruction (AHAMask, arXiv 2509.01787).
 
         Returns:
             Prompt and continuation if there was a prompt; new tokens only if audio came without `input_ids`.
@@ -96,7 +105,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         if inputs is not None and inputs.is_floating_point():
             input_features, inputs = inputs, None
         if mel_features is not None or fbank_features is not None:
-            input_features = self.model.pack_features(mel_features, fbank_features)
+            input_features = self.model.audio_encoder.pack_features(mel_features, fbank_features)
         if input_features is not None and audio_embeds is not None:
             raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
         has_prompt = inputs is not None or kwargs.get("inputs_embeds") is not None
@@ -107,11 +116,17 @@ class SalmonnGenerationMixin(GenerationMixin):
             mask = kwargs.pop("attention_mask", None)
             input_features_mask = mask if input_features_mask is None else input_features_mask
             return self.transcribe(
-                input_features, input_features_mask, segment_ids, *args, lora_scale=lora_scale, **kwargs
+                input_features,
+                input_features_mask,
+                segment_ids,
+                *args,
+                lora_scale=lora_scale,
+                head_mask=head_mask,
+                **kwargs,
             )
 
         if input_features is not None:
-            self.model._check_features(input_features, input_features_mask, segment_ids)
+            self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)
             audio = {"input_features": input_features, "input_features_mask": input_features_mask}
             audio["segment_ids"] = segment_ids
@@ -124,8 +139,42 @@ class SalmonnGenerationMixin(GenerationMixin):
         if audio_embeds is not None:
             kwargs["mm_encoder_outputs"] = {"audio": BaseModelOutputWithPooling(pooler_output=audio_embeds)}
         self._warn_about_long_prompts(inputs if inputs is not None else kwargs.get("inputs_embeds"))
-        with self._scale_lora(lora_scale):
+        with self._scale_lora(lora_scale), self.mask_heads(head_mask):
             return super().generate(inputs, *args, **kwargs)
+
+    @contextmanager
+    def mask_heads(self, head_mask: torch.Tensor | None):
+        """
+        Context in which the LLM's attention heads give `head_mask` times what they give, of shape `(num_hidden_layers,
+        num_attention_heads)`. Raises a `ValueError` if it is of another shape, or the LLM's heads cannot be reached.
+        """
+        if head_mask is None:
+            yield
+            return
+        text_config = self.config.text_config
+        shape = text_config.num_hidden_layers, text_config.num_attention_heads
+        if not isinstance(head_mask, torch.Tensor) or head_mask.shape != shape:
+            found = tuple(getattr(head_mask, "shape", ())) or type(head_mask).__name__
+            raise ValueError(f"`head_mask` must be a tensor of shape (layers, heads) = {shape}, got {found}.")
+        attentions = [getattr(layer, "self_attn", None) for layer in getattr(self.model.language_model, "layers", ())]
+        outputs = [getattr(attention, "o_proj", None) for attention in attentions]
+        if len(outputs) != shape[0] or None in outputs:
+            raise ValueError(f"`head_mask` needs an LLM with `o_proj` in each layer, got a {text_config.model_type}.")
+
+        def mask_input(factors):
+            # `o_proj` reads the heads side by side
+            def hook(module, args):
+                heads = args[0].unflatten(-1, (len(factors), -1))
+                return ((heads * factors.to(heads)[:, None]).flatten(-2), *args[1:])
+
+            return hook
+
+        hooks = [o_proj.register_forward_pre_hook(mask_input(row)) for o_proj, row in zip(outputs, head_mask)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @torch.no_grad()
     def transcribe(
@@ -244,7 +293,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         )
         if segment_ids is None:
             segment_ids = input_features.new_zeros(len(input_features), dtype=torch.long)
-        self.model._check_features(input_features, input_features_mask, segment_ids)
+        self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)
         following = segment_ids[1:] == segment_ids[:-1] + 1
         if len(segment_ids) == 0 or segment_ids[0] != 0 or not (following | (segment_ids[1:] == 0)).all():
             raise ValueError(
@@ -262,7 +311,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         segments = torch.zeros(len(input_features), dtype=torch.bool, device=input_features.device)
         if segment_ids is None or self.config.max_audio_seconds is None:
             return segments
-        frames = self.model._find_real_frames(input_features, input_features_mask).sum(-1)
+        frames = self.model.audio_encoder.find_real_frames(input_features, input_features_mask).sum(-1)
         clips = (segment_ids == 0).cumsum(0) - 1
         frames_of_clips = torch.zeros_like(frames).index_add(0, clips, frames)
         # a filter bank has two frames less than its clip has columns
@@ -277,7 +326,8 @@ class SalmonnGenerationMixin(GenerationMixin):
         segment_ids: torch.LongTensor | None,
     ) -> list[int]:
         """Audio tokens of each clip, of features that are checked."""
-        num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
+        encoder = self.model.audio_encoder
+        num_frames = encoder.count_frames(encoder.find_real_frames(input_features, input_features_mask))
         counts = torch.tensor([self.config.num_audio_tokens(frames) for frames in num_frames.tolist()])
         starts = range(len(counts)) if segment_ids is None else (segment_ids == 0).nonzero().flatten().tolist()
         return [int(count.sum()) for count in counts.tensor_split(starts[1:])]

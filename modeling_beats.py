@@ -107,6 +107,10 @@ class BeatsRelativePositionBias(nn.Embedding):
         relative_position = torch.arange(1 - sequence_length, sequence_length, device=self.weight.device)
         bucket = relative_position_buckets(relative_position, self.num_embeddings, self.max_distance)
         bias = super().forward(bucket).transpose(0, 1)
+        # CODEPATH: compiled and exported programs look every pair up: ONNX has no operation for overlapping windows
+        if torch.compiler.is_compiling():
+            positions = torch.arange(sequence_length, device=bias.device)
+            return bias[:, positions[None] - positions[:, None] + sequence_length - 1].unsqueeze(0)
         return bias.unfold(1, sequence_length, 1).flip(1).unsqueeze(0)
 
 

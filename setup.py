@@ -70,6 +70,8 @@ EXTRAS = {
     "vllm": ["vllm>=0.33"],
     "ray": ["ray[data]>=2.40"],
     "web-test": ["playwright>=1.40"],
+    # BEATs as ONNX files.
+    "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
     # What runs examples/notebooks in a test.
     "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     # The documentation as a site: its commands run in pages, its reference is made of docstrings.

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cli_salmonn.commands import add_command, add_dtype
 from cli_salmonn.transcripts import FORMATS, format_segments, join
@@ -20,6 +21,7 @@ examples:
   salmonn ask ./salmonn-13b recordings/ "Describe the sound." --jsonl > answers.jsonl
   salmonn ask ./salmonn-13b interview.mp3 --format srt > interview.srt
   salmonn ask ./salmonn-13b clip.wav "Tell a story about it." --lora-scale 0.5
+  salmonn ask ./salmonn-13b clip.wav --head-mask legacy_checkpoints/gender_librispeech/checkpoint.pth
   salmonn ask ./base clip.wav --adapter runs/pretrain/adapter
   salmonn ask runs/pretrain/adapter clip.wav
   salmonn ask ./salmonn-13b questions.jsonl > answers.jsonl
@@ -59,6 +61,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's own)")
     parser.add_argument("--num-beams", type=int, metavar="N", help="1 is fastest (default: the model's own)")
     parser.add_argument("--lora-scale", type=float, metavar="X", help="strength of LoRA, 1 is as trained")
+    parser.add_argument(
+        "--head-mask", metavar="FILE", help="published mask of attention heads (AHAMask), which stands for a question"
+    )
     parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
     add_dtype(parser, "default: float32 on a CPU, else the model's own")
 
@@ -73,6 +78,8 @@ def _run(options: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory(prefix="salmonn-") as folder:
         sources = find_sources(options.words, options.questions, options.each, folder)
+        if options.head_mask is not None and not sources.questions:
+            sources = replace(sources, questions=[""])  # the mask says what to do
         if options.format is not None:
             _check_format(options.format, sources)
         rows = None if sources.manifest is None else _read_rows(sources.manifest)
@@ -110,6 +117,11 @@ def _load(options: argparse.Namespace, stream: bool):
     from cli_salmonn import inference
 
     model, processor = inference.load(options.model, options.device, options.dtype, options.adapter)
+    head_mask = None
+    if options.head_mask is not None:
+        from conversion_salmonn.head_masks import load_head_mask
+
+        head_mask = load_head_mask(options.head_mask, model.config.text_config)
     return inference.Listener(
         model,
         processor,
@@ -117,6 +129,7 @@ def _load(options: argparse.Namespace, stream: bool):
         max_new_tokens=options.max_new_tokens,
         num_beams=options.num_beams,
         lora_scale=options.lora_scale,
+        head_mask=head_mask,
     )
 
 

@@ -96,10 +96,12 @@ def _embed(clips, options: argparse.Namespace):
     """The embedder, and the embeddings of `clips` as they are computed."""
     from tqdm.auto import tqdm
 
-    from cli_salmonn.embedding import Embedder
+    from beats_salmonn import Clip, Embedder
+    from cli_salmonn.audio_files import read_clip
     from conversion_salmonn.loading import choose_device
 
     embedder = Embedder(options.model, choose_device(options.device), options.layers)
-    found = embedder.embed(clips, options.window, options.frames, options.batch_size)
+    named = [Clip(clip.name, clip.path) for clip in clips]
+    found = embedder.embed(named, options.window, options.frames, options.batch_size, read_clip)
     hidden = True if len(clips) == 1 else None  # or else if stderr is no terminal
     return embedder, tqdm(found, "Embedding", len(clips), unit="clip", leave=False, disable=hidden)

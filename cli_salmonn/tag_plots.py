@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cli_salmonn.tagging import Tags
+from beats_salmonn.tagging import Tags
 from data_salmonn.extras import needs_extra
 
 

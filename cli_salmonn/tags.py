@@ -84,12 +84,13 @@ def _tag(clips, plots: list[Path] | None, options: argparse.Namespace) -> Iterat
     """The tags of each clip, and which of them are the best ones."""
     from tqdm.auto import tqdm
 
-    from cli_salmonn.tagging import Tagger
+    from beats_salmonn import Clip, Tagger
+    from cli_salmonn.audio_files import read_clip
     from conversion_salmonn.loading import choose_device
 
     tagger = Tagger(options.model, choose_device(options.device), options.labels)
-    hop = options.window / 2 if options.hop is None else options.hop
-    found = tagger.tag(clips, options.window, hop, options.frames, options.batch_size)
+    named = [Clip(clip.name, clip.path) for clip in clips]
+    found = tagger.tag(named, options.window, options.hop, options.frames, options.batch_size, read_clip)
     hidden = True if len(clips) == 1 else None  # or else if stderr is no terminal
     for number, tags in enumerate(tqdm(found, "Tagging", len(clips), unit="clip", leave=False, disable=hidden)):
         best = tags.top(options.top, options.threshold)

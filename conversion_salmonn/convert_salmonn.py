@@ -12,7 +12,7 @@ the LLM are read from their own releases and checked against it.
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +44,14 @@ logger = logging.getLogger(__name__)
 
 # Released name -> ours, tried in this order.
 RENAMED = (
-    (r"^speech_query_tokens$", "model.connector.query_tokens"),
-    (r"^speech_Qformer\.bert\.embeddings\.LayerNorm\.", "model.connector.qformer.layernorm."),
+    (r"^(?:speech|audio)_query_tokens$", "model.connector.query_tokens"),
+    (r"^(?:speech|audio)_Qformer\.bert\.embeddings\.LayerNorm\.", "model.connector.qformer.layernorm."),
     (
-        r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.(attention|crossattention)\.self\.",
+        r"^(?:speech|audio)_Qformer\.bert\.encoder\.layer\.(\d+)\.(attention|crossattention)\.self\.",
         r"model.connector.qformer.encoder.layer.\1.\2.attention.",
     ),
-    (r"^speech_Qformer\.bert\.encoder\.", "model.connector.qformer.encoder."),
-    (r"^speech_llama_proj\.", "model.connector.projection."),
+    (r"^(?:speech|audio)_Qformer\.bert\.encoder\.", "model.connector.qformer.encoder."),
+    (r"^(?:speech|audio)_llama_proj\.", "model.connector.projection."),
     (r"^ln_speech\.", "model.speech_layer_norm."),
     (r"^ln_audio\.", "model.beats_layer_norm."),
     (
@@ -64,7 +64,7 @@ RENAMED = (
 # names of a parameter that several layers share.
 BEATS_BIAS = r"^beats\.encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.weight$"
 ROTARY = r"^llama_model\..*\.rotary_emb\.inv_freq$"
-LEFTOVERS = (BEATS_BIAS, ROTARY, r"^speech_Qformer\.bert\.embeddings\.position_ids$")
+LEFTOVERS = (BEATS_BIAS, ROTARY, r"^(?:speech|audio)_Qformer\.bert\.embeddings\.position_ids$")
 
 # What the released models were trained with, where the file does not say.
 RELEASED = {
@@ -146,7 +146,7 @@ def convert_salmonn(
     check_repo_id(repo_id)
     with output_folder(output, overwrite) as folder:
         trained = read_trained(ckpt)
-        settings = _settle(
+        settings = settle(
             trained,
             qformer_heads=qformer_heads,
             lora_alpha=lora_alpha,
@@ -180,40 +180,52 @@ def read_trained(ckpt: str | os.PathLike) -> TrainedPart:
     source = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(source, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in source.values()):
         raise ValueError(f"`ckpt` {ckpt} is no SALMONN checkpoint: expected named tensors under 'model'")
+    return name_trained(source, str(ckpt), _recorded_settings(content))
+
+
+def name_trained(
+    source: Mapping[str, torch.Tensor], label: str, recorded: dict, leftovers: Iterable[str] = LEFTOVERS
+) -> TrainedPart:
+    """
+    The tensors of a file called `label` under our names. Raises `ValueError` on those that neither have one nor match one of
+    the patterns `leftovers`.
+    """
     names = {}
     for name in source:
         for pattern, replacement in RENAMED:
             if re.search(pattern, name):
                 names[name] = re.sub(pattern, replacement, name)
                 break
-    check_all_used(source, names, LEFTOVERS, f"`ckpt` {ckpt}")
+    check_all_used(source, names, leftovers, f"`ckpt` {label}")
     state = {ours: source[theirs] for theirs, ours in names.items()}
     lora = {name: tensor for name, tensor in state.items() if ".lora_" in name}
     biases = [tensor for name, tensor in source.items() if re.search(BEATS_BIAS, name)]
     rotary = [tensor for name, tensor in source.items() if re.search(ROTARY, name)]
     return TrainedPart(
-        source=str(ckpt),
+        source=label,
         state={name: tensor for name, tensor in state.items() if name not in lora},
         lora=lora,
-        recorded=_recorded_settings(content),
+        recorded=recorded,
         beats_bias=biases[0] if biases else None,
         head_dim=2 * len(rotary[0]) if rotary else None,
     )
 
 
 def _recorded_settings(content: Mapping) -> dict:
-    """The training settings in the file under the names of our arguments; those that it does not hold are left out."""
     recorded = content.get("config")
     model = recorded.get("model") if isinstance(recorded, Mapping) else None
-    if not isinstance(model, Mapping):
-        return {}
+    return find_recorded(model) if isinstance(model, Mapping) else {}
+
+
+def find_recorded(model: Mapping) -> dict:
+    """Training settings under the names of our arguments; those that are not recorded are left out."""
     found = {ours: model[theirs] for ours, theirs in RECORDED.items() if isinstance(model.get(theirs), (int, float))}
     if model.get("window_level_Qformer") is False:
         found["window_seconds"] = "none"
     return found
 
 
-def _settle(trained: TrainedPart, **given) -> dict:
+def settle(trained: TrainedPart, **given) -> dict:
     """For each setting the value given, else the one recorded in the file, else that of the released models."""
     settings = {}
     for name, default in RELEASED.items():
@@ -225,7 +237,7 @@ def _settle(trained: TrainedPart, **given) -> dict:
     return settings
 
 
-def check_belongs(trained: TrainedPart, speech: Part, language: LanguagePart, beats: Part | None) -> None:
+def check_belongs(trained: TrainedPart, speech: Part | None, language: LanguagePart, beats: Part | None) -> None:
     """
     The checkpoint was trained with parts of these sizes, and with this BEATs as far as its leftovers can tell.
 
@@ -238,8 +250,9 @@ def check_belongs(trained: TrainedPart, speech: Part, language: LanguagePart, be
                 f"`{argument}` {part.source} has {what} {found}, but `ckpt` {trained.source} was trained with {expected}"
             )
 
-    width = trained.tensor("model.speech_layer_norm.weight").shape[0]
-    compare("whisper", speech, "width", speech.config.d_model, width)
+    if speech is not None:
+        width = trained.tensor("model.speech_layer_norm.weight").shape[0]
+        compare("whisper", speech, "width", speech.config.d_model, width)
     width = trained.tensor("model.connector.projection.weight").shape[0]
     compare("llm", language, "width", language.config.hidden_size, width)
     if trained.head_dim is not None:
@@ -270,9 +283,12 @@ def _check_beats(trained: TrainedPart, beats: Part | None, compare) -> None:
 
 
 def build_config(
-    trained: TrainedPart, speech: Part, language: LanguagePart, beats: Part | None, settings: dict
+    trained: TrainedPart, speech: Part | None, language: LanguagePart, beats: Part | None, settings: dict, **more
 ) -> SalmonnConfig:
-    """The configuration, with the Q-Former's sizes read off its tensors. Makes room for the audio placeholder."""
+    """
+    The configuration, with the Q-Former's sizes read off its tensors, and `more` settings. Makes room for the audio
+    placeholder.
+    """
     queries = trained.tensor("model.connector.query_tokens")
     prefix = "model.connector.qformer.encoder.layer."
     layers = {int(name.removeprefix(prefix).split(".")[0]) for name in trained.state if name.startswith(prefix)}
@@ -282,7 +298,8 @@ def build_config(
             f"`qformer_heads` must divide the width {hidden_size} of the Q-Former in `ckpt` {trained.source}, got {heads}"
         )
     key = trained.tensor(f"{prefix}0.crossattention.attention.key.weight")
-    width = speech.config.d_model + (0 if beats is None else beats.config.hidden_size)
+    width = 0 if speech is None else speech.config.d_model
+    width += 0 if beats is None else beats.config.hidden_size
     if key.shape[1] != width:
         raise ValueError(
             f"`whisper` and `beats` have width {width} together, but the Q-Former in `ckpt` {trained.source} reads "
@@ -299,7 +316,7 @@ def build_config(
     }
     return SalmonnConfig(
         audio_token_id=make_room(language),
-        speech_config=plain_settings(speech),
+        speech_config=None if speech is None else plain_settings(speech),
         beats_config=None if beats is None else plain_settings(beats),
         qformer_config=qformer,
         text_config=plain_settings(language),
@@ -308,6 +325,7 @@ def build_config(
         window_seconds=settings["window_seconds"],
         stride_seconds=settings["stride_seconds"],
         tie_word_embeddings=language.lm_head is None,
+        **more,
     )
 
 

@@ -38,6 +38,6 @@ def profiled_segments(config, max_tokens: int, clips: int) -> int:
     Segments of each of `clips` clips by which to measure memory: as many as the encoders read at once, or as a prompt of
     `max_tokens` has room for, and at least one.
     """
-    tokens = config.num_audio_tokens(config.speech_config.max_source_positions)
+    tokens = config.num_audio_tokens(config.segment_columns // 2)
     most = min(config.max_segments_at_once, max_tokens // tokens)
     return max(most // max(clips, 1), 1)

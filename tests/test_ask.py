@@ -20,6 +20,7 @@ from cli_salmonn.main import build_parser, main
 from cli_salmonn.sources import find_sources
 from cli_salmonn.streaming import AnswerStreamer
 from cli_salmonn.transcripts import Segment, format_segments, join
+from conversion_salmonn.head_masks import load_head_mask
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 
@@ -432,3 +433,14 @@ def test_chinese_appears_without_spaces(capsys):
     streamer.put(torch.tensor([[0]]))
     streamer.put(torch.tensor([1]))
     assert capsys.readouterr().out == "你"
+
+
+def test_a_head_mask_stands_for_the_question(run, parts):
+    mask = ROOT / "tests" / "fixtures" / "head_mask" / "checkpoint.pth"
+    model, processor = parts
+    answer = run("a.wav", "--head-mask", str(mask))
+    heads = load_head_mask(mask, model.config.text_config)
+    inputs = inference.prepare(processor, audio_files.read_clip("a.wav"), "")
+    expected = inference.decode(processor, inputs, model.generate(**inputs, head_mask=heads))
+    assert answer.strip() == expected != run("a.wav").strip()
+    assert json.loads(run("a.wav", "--head-mask", str(mask), "--json"))["answers"][0]["question"] == ""

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from cli_salmonn.beats_windows import cut_windows
+from beats_salmonn.windows import cut_windows
 from cli_salmonn.main import main
 from conversion_salmonn.beats_loading import load_beats
 from conversion_salmonn.convert_beats import convert_beats

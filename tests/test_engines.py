@@ -27,6 +27,7 @@ VARIANTS = {
     "fixed length": {},
     "real length": {"fixed_length": False, "num_query_tokens": 2, "pad_last_window": True},
     "speech only": {"fixed_length": False, "beats_config": None},
+    "sounds only": {"fixed_length": False, "speech_config": None, "segment_seconds": 4},
     "segment positions": {"segment_position_embeddings": True},
 }
 
@@ -38,7 +39,7 @@ def test_clips_go_through_engines_a_row_each(variant):
     text = ["<|audio|> and <|audio|> and <|audio|>"]
     segments = processor(text=text, audio=CLIPS)
     joined = processor(text=text, audio=CLIPS, return_text_replacement_offsets=True)
-    rows = model.config.speech_config.num_mel_bins + (0 if config.beats_config is None else 128)
+    rows = config.num_mel_bins + config.num_fbank_bins
     assert [tuple(clip.shape) for clip in joined["input_features"]] == [(400 * n, rows) for n in (1, 3, 1)]
     assert [tuple(mask.shape) for mask in joined["input_features_mask"]] == [(400,), (1200,), (400,)]
     assert "segment_ids" not in joined

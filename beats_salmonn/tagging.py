@@ -3,15 +3,25 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from cli_salmonn.beats_windows import Columns, Window, check_lengths, cut_windows, mean_over_bands, run_windows
-from cli_salmonn.sources import Clip
+from beats_salmonn.windows import (
+    Clip,
+    Columns,
+    Window,
+    as_clips,
+    check_lengths,
+    cut_windows,
+    mean_over_bands,
+    run_windows,
+)
 from conversion_salmonn.beats_loading import load_beats
+from data_salmonn.audio import read_audio
 from modeling_beats import BeatsForAudioClassification
 
 
@@ -77,28 +87,37 @@ class Tagger:
             self.labels = _rename(self.labels, names)
 
     def tag(
-        self, clips: Sequence[Clip], window: float, hop: float, frames: bool = False, batch_size: int = 8
+        self,
+        clips: Iterable[Clip | Any],
+        window: float = 10.0,
+        hop: float | None = None,
+        frames: bool = False,
+        batch_size: int = 8,
+        read: Callable[[Any], np.ndarray] = read_audio,
     ) -> Iterator[Tags]:
         """
         Tags clips of any length, in order.
 
         Args:
-            clips: audio files.
+            clips: audio, each a path, an array of 16 kHz, or whatever `read` takes, or a [`Clip`] with a name.
             window: seconds that the model hears at a time.
-            hop: seconds from one window to the next.
+            hop: seconds from one window to the next; half a window unless given.
             frames: whether there is a score for each 0.16 s, from windows side by side, rather than one for each window.
             batch_size: windows at a time.
+            read: what gives the samples of a clip.
         """
+        hop = window / 2 if hop is None else hop
         length = self.columns.from_seconds("window", window)
         step = length if frames else self.columns.from_seconds("hop", hop)
         if step > length:
             raise ValueError(f"`hop` must not be longer than `window`, {window:g} seconds, got {hop:g}.")
+        clips = as_clips(clips)
         check_lengths(clips, self.columns)
 
         def cut(num_columns: int) -> list[Window]:
             return cut_windows(num_columns, length, step)
 
-        for done in run_windows(clips, self.columns, cut, self._score, batch_size):
+        for done in run_windows(clips, self.columns, cut, self._score, batch_size, read):
             windows, seconds = done.windows, done.num_samples / self.columns.extractor.sampling_rate
             of_windows = np.stack([score for score, _ in done.results])
             if frames:

@@ -6,15 +6,35 @@ Time is counted in columns: a BEATs cuts the filter bank into columns of patches
 know nothing of their neighbours, so that a window of a clip has exactly the columns that it has within the clip.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from cli_salmonn.audio_files import read_clip
-from cli_salmonn.sources import Clip
+from data_salmonn.audio import measure_audio
 from feature_extraction_beats import BeatsFeatureExtractor
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Audio in any form that [`read_audio`] takes, a file or samples of 16 kHz among them, and what it is called."""
+
+    name: str
+    audio: Any
+
+
+def as_clips(clips: Iterable[Any]) -> list[Clip]:
+    """Files are called by their paths, and other audio by its place in the list."""
+    named = []
+    for number, clip in enumerate(clips):
+        if isinstance(clip, (str, os.PathLike)):
+            clip = Clip(str(clip), Path(clip))
+        named.append(clip if isinstance(clip, Clip) else Clip(f"clip {number}", clip))
+    return named
 
 
 @dataclass(frozen=True)
@@ -102,13 +122,14 @@ def run_windows(
     cut: Callable[[int], Sequence[Window]],
     compute: Callable[[dict[str, torch.Tensor], list[Window]], Sequence],
     batch_size: int,
+    read: Callable[[Any], np.ndarray],
 ) -> Iterator[Done]:
     """
     Reads clips, runs their windows in batches of `batch_size` over the borders of clips, and yields each as soon as it is
     complete, in order.
 
-    `compute` is given the features of a batch and its windows, and returns something for each window. Raises `ValueError`
-    on clips that cannot be read or are shorter than a column.
+    `read` gives the samples of a clip's audio. `compute` is given the features of a batch and its windows, and returns
+    something for each window. Raises `ValueError` on clips that cannot be read or are shorter than a column.
     """
     waiting: list[Done] = []
     batch: list[tuple[Done, Window, np.ndarray]] = []
@@ -121,7 +142,7 @@ def run_windows(
         batch.clear()
 
     for clip in clips:
-        samples = read_clip(clip.path)
+        samples = read(clip.audio)
         num_columns = columns.count(len(samples))
         if num_columns < 1:
             seconds = len(samples) / columns.extractor.sampling_rate
@@ -141,10 +162,8 @@ def run_windows(
 
 def check_lengths(clips: Iterable[Clip], columns: Columns) -> None:
     """Raises `ValueError` on a clip whose header says that it is too short, before anything is computed."""
-    from data_salmonn.audio import measure_audio
-
     for clip in clips:
-        seconds, problem = measure_audio(clip.path)
+        seconds, problem = measure_audio(clip.audio)
         if problem is None and seconds < columns.shortest - 1e-3:
             raise ValueError(f"`audio` {clip.name} must last at least {columns.shortest:.3f} s, got {seconds:.3f} s.")
 

@@ -2,15 +2,25 @@
 """What the layers of a BEATs make of clips: the mean of each clip, or frame by frame."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from cli_salmonn.beats_windows import Columns, Window, check_lengths, cut_windows, mean_over_bands, run_windows
-from cli_salmonn.sources import Clip
+from beats_salmonn.windows import (
+    Clip,
+    Columns,
+    Window,
+    as_clips,
+    check_lengths,
+    cut_windows,
+    mean_over_bands,
+    run_windows,
+)
 from conversion_salmonn.beats_loading import load_beats
+from data_salmonn.audio import read_audio
 from modeling_beats import BeatsForAudioClassification
 
 
@@ -50,19 +60,32 @@ class Embedder:
         self.columns = Columns(extractor, self.model.config.patch_size)
 
     def embed(
-        self, clips: Sequence[Clip], window: float, frames: bool = False, batch_size: int = 8
+        self,
+        clips: Iterable[Clip | Any],
+        window: float = 10.0,
+        frames: bool = False,
+        batch_size: int = 8,
+        read: Callable[[Any], np.ndarray] = read_audio,
     ) -> Iterator[Embedding]:
         """
-        Embeds clips of any length, in order: in windows of `window` seconds side by side, `batch_size` of them at a time.
+        Embeds clips of any length, in order.
+
+        Args:
+            clips: audio, each a path, an array of 16 kHz, or whatever `read` takes, or a [`Clip`] with a name.
+            window: seconds that the model hears at a time, in windows side by side.
+            frames: whether there is a vector for each 0.16 s, rather than their mean.
+            batch_size: windows at a time.
+            read: what gives the samples of a clip.
         """
         length = self.columns.from_seconds("window", window)
+        clips = as_clips(clips)
         check_lengths(clips, self.columns)
         compute = self._frames if frames else self._sums
 
         def cut(num_columns: int) -> list[Window]:
             return cut_windows(num_columns, length, length)
 
-        for done in run_windows(clips, self.columns, cut, compute, batch_size):
+        for done in run_windows(clips, self.columns, cut, compute, batch_size, read):
             if frames:
                 values = np.concatenate(done.results, axis=1)
                 times = (np.arange(values.shape[1]) + 0.5) * self.columns.seconds
