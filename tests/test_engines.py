@@ -27,7 +27,7 @@ VARIANTS = {
     "fixed length": {},
     "real length": {"fixed_length": False, "num_query_tokens": 2, "pad_last_window": True},
     "speech only": {"fixed_length": False, "beats_config": None},
-    "sounds only": {"fixed_length": False, "speech_config": None, "segment_seconds": 4},
+    "sounds only": {"fixed_length": False, "speech_config": None},
     "segment positions": {"segment_position_embeddings": True},
 }
 
