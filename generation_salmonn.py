@@ -332,20 +332,9 @@ class SalmonnGenerationMixin(GenerationMixin):
         segment_ids: torch.LongTensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.LongTensor]:
         """Segments, `(segments, rows, frames)`, of clips that may be a row each, and the place of each in its clip."""
-        whole = self.config.segment_columns
-        is_joint = (
-            input_features_mask is not None
-            and segment_ids is None
-            and input_features.shape[:2] == input_features_mask.shape
-            and input_features.shape[1] % whole == 0
+        input_features, input_features_mask, segment_ids = self.model.split_clips(
+            input_features, input_features_mask, segment_ids
         )
-        if is_joint:
-            features = input_features.unflatten(1, (-1, whole)).transpose(2, 3)  # (clips, segments, rows, frames)
-            mask = input_features_mask.unflatten(1, (-1, whole))
-            exists = (mask != 0).any(-1)  # the rest pads a clip to the longest of its batch
-            exists[:, 0] |= ~exists.any(1)
-            places = exists.cumsum(1) - 1
-            input_features, input_features_mask, segment_ids = features[exists], mask[exists], places[exists]
         if segment_ids is None:
             segment_ids = input_features.new_zeros(len(input_features), dtype=torch.long)
         self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)

@@ -29,7 +29,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     ModelOutput,
 )
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import (
     TransformersKwargs,
@@ -37,6 +37,15 @@ from transformers.utils import (
     can_return_tuple,
     torch_compilable_check,
 )
+
+
+try:
+    from transformers.modeling_utils import slice_logits_to_keep
+except ImportError:  # before 5.21, with which engines come that pin Transformers
+
+    def slice_logits_to_keep(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return hidden_states[:, kept, :]
 
 
 try:
@@ -244,6 +253,9 @@ class SalmonnModel(SalmonnPreTrainedModel):
             raise ValueError(
                 "`input_features` hold `mel_features` and `fbank_features`: only one of both can be given."
             )
+        input_features, input_features_mask, segment_ids = self.split_clips(
+            input_features, input_features_mask, segment_ids
+        )
         encoder.check_features(input_features, input_features_mask, segment_ids)
         # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
         if not self.config.fixed_length and not torch.compiler.is_compiling():
@@ -260,6 +272,37 @@ class SalmonnModel(SalmonnPreTrainedModel):
             for start in range(0, len(input_features), at_once)
         ]
         return BaseModelOutputWithPooling(**{name: _concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def split_clips(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | list[torch.Tensor] | None = None,
+        segment_ids: torch.LongTensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.LongTensor | None]:
+        """
+        The segments of clips that come a row each, as pipelines and inference engines carry them: features `(clips,
+        frames, rows)` and mask `(clips, frames)`, the segments of a clip one behind the other, and segments of padding on
+        either side. Returns features `(segments, rows, frames)`, mask `(segments, frames)` and the place of each segment in
+        its clip, `(segments,)`. What comes as segments is returned as it is.
+        """
+        if isinstance(input_features_mask, (list, tuple)):  # of engines, whose clips differ in length
+            input_features_mask = torch.stack(list(input_features_mask))
+        whole = self.config.segment_columns
+        is_joint = (
+            isinstance(input_features, torch.Tensor)
+            and input_features_mask is not None
+            and segment_ids is None
+            and input_features.shape[:2] == input_features_mask.shape
+            and input_features.shape[1] % whole == 0
+        )
+        if not is_joint:
+            return input_features, input_features_mask, segment_ids
+        features = input_features.unflatten(1, (-1, whole)).transpose(2, 3)  # (clips, segments, rows, frames)
+        mask = input_features_mask.unflatten(1, (-1, whole))
+        exists = (mask != 0).any(-1)  # the rest pads a clip to the longest of its batch
+        exists[:, 0] |= ~exists.any(1)
+        places = exists.cumsum(1) - 1
+        return features[exists], mask[exists], places[exists]
 
     def _hear(
         self,

@@ -203,7 +203,9 @@ class SalmonnProcessor(ProcessorMixin):
         Returns:
             [`BatchFeature`]: `input_ids` and `attention_mask` of shape `(batch_size, sequence_length)`, with
             `input_features`, `input_features_mask` and `segment_ids` of all segments if there is audio. Without `text`,
-            the features alone, which `generate` transcribes.
+            the features alone, which `generate` transcribes. With `return_text_replacement_offsets=True`, by which
+            inference engines ask, features and masks are lists with an entry for each clip, of shape `(frames, rows)` and
+            `(frames,)`, its segments one behind the other.
         """
         # speech recognition servers give the audio as the first argument
         if audio is None and text is not None and not _is_text(text):
@@ -218,7 +220,26 @@ class SalmonnProcessor(ProcessorMixin):
             kwargs["audio_kwargs"] = {"cut_at_silence": True, **kwargs.get("audio_kwargs", {})}
         elif self._has_special_tokens(text if isinstance(text, str) else text[:1]):
             kwargs.setdefault("add_special_tokens", False)
-        return super().__call__(text=text, audio=audio, **kwargs)
+        inputs = super().__call__(text=text, audio=audio, **kwargs)
+        # chat templates, which look for answers by it, ask for the offsets of tokens too
+        if "text_replacement_offsets" in inputs and "segment_ids" in inputs and "offset_mapping" not in inputs:
+            self._join_segments(inputs)
+        return inputs
+
+    def _join_segments(self, inputs: BatchFeature) -> None:
+        """
+        Puts the segments of each clip one behind the other, each of whole length: engines carry clips, whatever their
+        number of segments, and [`~SalmonnModel.get_audio_features`] takes them apart.
+        """
+        extractor = self.feature_extractor
+        features, mask, places = (torch.as_tensor(inputs[name]) for name in extractor.model_input_names)
+        padding = (0, extractor.segment_samples // extractor.hop_length - features.shape[-1])
+        features = torch.nn.functional.pad(features, padding, value=extractor.padding_value).transpose(1, 2)
+        mask = torch.nn.functional.pad(mask, padding)
+        starts = (places == 0).nonzero().flatten().tolist()[1:]
+        inputs["input_features"] = [clip.flatten(0, 1) for clip in features.tensor_split(starts)]
+        inputs["input_features_mask"] = [clip.flatten() for clip in mask.tensor_split(starts)]
+        del inputs["segment_ids"]
 
     def _has_special_tokens(self, text: str | list[str]) -> bool:
         """Whether a template has begun the text as the tokenizer begins one, which should not happen twice."""

@@ -29,7 +29,7 @@ MODEL_FILES = sorted(path.stem for ending in ("beats", "salmonn") for path in RO
 
 INSTALL_REQUIRES = [
     "torch>=2.6",
-    "transformers>=5.21,<6,!=5.24.0",  # 5.24.0 wants PEFT 0.22, which is not released yet
+    "transformers>=5.20,<6,!=5.24.0",  # 5.24.0 wants PEFT 0.22, which is not released yet
     "peft>=0.18",
     "accelerate>=1.1",
     "safetensors>=0.4.3",
@@ -66,6 +66,9 @@ EXTRAS = {
     "demo": ["datasets>=5.0", "espeakng-loader>=0.2.4"],
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
+    # Engines: `vllm serve` and `salmonn transcribe`. vLLM 0.33 is the first that takes Transformers 5.20.
+    "vllm": ["vllm>=0.33"],
+    "ray": ["ray[data]>=2.40"],
     "web-test": ["playwright>=1.40"],
     # BEATs as ONNX files.
     "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
@@ -164,6 +167,8 @@ setup(
         "console_scripts": ["salmonn = cli_salmonn.main:main"],
         # lmms-eval looks here for models that it does not have itself
         "lmms_eval.models": ["salmonn = evaluation_salmonn.lmms_eval_plugin:SALMONN"],
+        # vLLM calls it in each of its processes
+        "vllm.general_plugins": ["salmonn = serving_salmonn.vllm_plugin:register"],
     },
     cmdclass={"build_py": BuildWithCheckpoint},
     classifiers=[

@@ -31,6 +31,7 @@ from cli_salmonn import (
     tags,
     tasks,
     train,
+    transcribe,
 )
 from cli_salmonn.commands import CommandParser
 from data_salmonn.extras import explain_missing, find_version
@@ -39,6 +40,7 @@ from data_salmonn.extras import explain_missing, find_version
 # In the order of the help: use a model, get one, train it, look at it, score it.
 COMMANDS = (
     ask,
+    transcribe,
     info,
     tags,
     embed,

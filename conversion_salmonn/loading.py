@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.utils import PROCESSOR_NAME, cached_file, find_adapter_config_file
@@ -66,6 +68,19 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
             f"`device` must be one that torch has here, got {name!r}: {str(error).splitlines()[0]}"
         ) from error
     return device
+
+
+def start_processes() -> PartialState:
+    """This process among those that were launched. Raises `ValueError` if Accelerate does not see the others."""
+    # without a GPU, processes find each other only if told that they are on CPUs
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != state.num_processes:
+        raise ValueError(
+            f"`WORLD_SIZE` says that {launched} processes were launched, but Accelerate works with {state.num_processes}: "
+            "each would do all of the work."
+        )
+    return state
 
 
 def find_base(model: str | os.PathLike) -> str | None:

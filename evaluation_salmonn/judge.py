@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_json
+from data_salmonn.journals import append_lines, drop_cut_line, read_lines
 from evaluation_salmonn.bootstrap import confidence_interval
-from evaluation_salmonn.predictions import append_lines, drop_cut_line, read_lines
 from evaluation_salmonn.run_files import JUDGED, read_results, read_rows
 
 

@@ -7,18 +7,16 @@ Each line carries a digest of the question and the answer, so an answer that was
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_salmonn.files import write_lines
+from data_salmonn.journals import drop_journals
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.task import Task
 
 
-JOURNAL = "journal-{:03d}.jsonl"
 PREDICTIONS = "predictions.jsonl"
-_ALL_JOURNALS = "journal-*.jsonl"
 
 
 def make_row(task: Task, example: Example, prediction: str) -> dict:
@@ -32,65 +30,10 @@ def _digest(row: dict, prediction: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _to_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def drop_cut_line(path: Path) -> None:
-    """Removes what stands behind the last line feed of a file, if there is one: a kill cut it off."""
-    if path.is_file():
-        whole = path.read_bytes()
-        keep = whole.rfind(b"\n") + 1
-        if keep < len(whole):
-            with open(path, "r+b") as file:
-                file.truncate(keep)
-
-
-def append_lines(path: Path, rows: Sequence[dict]) -> None:
-    """Appends a JSON line for each row, and returns once they are on the disk."""
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(map(_to_line, rows)))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The rows of a file that may have been cut: a last line without its end is left out."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
-
-
-class Journal:
-    """
-    The answers of one process in the order in which they were made, in a file that only ever grows.
-
-    A kill may cut its last line; that line is dropped when the run goes on.
-    """
-
-    def __init__(self, folder: Path, process: int):
-        self.path = folder / JOURNAL.format(process)
-        drop_cut_line(self.path)
-
-    def append(self, rows: Sequence[dict]) -> None:
-        """Writes the answers of one batch, and returns once they are on the disk."""
-        append_lines(self.path, rows)
-
-
-def read_journals(folder: Path) -> dict[str, dict]:
-    """The answers in all journals of a folder, by id. Lines that were cut are left out."""
-    return {row["id"]: row for path in sorted(folder.glob(_ALL_JOURNALS)) for row in read_lines(path)}
-
-
 def finish(folder: Path, rows: list[dict]) -> None:
     """Writes all answers in order, then drops the journals."""
     write_lines(folder / PREDICTIONS, rows)
     drop_journals(folder)
-
-
-def drop_journals(folder: Path) -> None:
-    """Removes journals whose answers are in the file of predictions."""
-    for path in folder.glob(_ALL_JOURNALS):
-        path.unlink()
 
 
 def read_predictions(path: str | Path, task: Task, examples: Sequence[Example]) -> list[str]:

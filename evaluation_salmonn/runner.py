@@ -14,27 +14,25 @@ an interruption nor the number of processes changes what stands together in a ba
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from conversion_salmonn.loading import start_processes
 from data_salmonn.files import write_json
+from data_salmonn.journals import Journal, drop_journals, read_journals
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import Example, data_digest, load_examples
 from evaluation_salmonn.models import AudioModel, load_model
 from evaluation_salmonn.predictions import (
     PREDICTIONS,
-    Journal,
-    drop_journals,
     finish,
     make_row,
-    read_journals,
     read_predictions,
 )
 from evaluation_salmonn.provenance import describe_environment
@@ -90,7 +88,7 @@ def evaluate(
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if bootstrap_samples < 0:
         raise ValueError(f"`bootstrap_samples` must be at least 0, got {bootstrap_samples}.")
-    state = _start_processes()
+    state = start_processes()
     loaded_tasks = load_tasks(tasks)
     found, skipped = _load_all(loaded_tasks, data, data_dir, limit, skip_missing)
     loaded_tasks = [task for task in loaded_tasks if task.name in found]
@@ -170,19 +168,6 @@ def _write_scores(scores: dict[str, dict], folder: Path) -> dict[str, dict]:
     per_example = {key: score.pop("per_example") for key, score in scores.items() if "per_example" in score}
     write_json(folder / PER_EXAMPLE, per_example)
     return scores
-
-
-def _start_processes() -> PartialState:
-    """This process among those that were launched. Raises `ValueError` if Accelerate does not see the others."""
-    # without a GPU, processes find each other only if told that they are on CPUs
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if launched != state.num_processes:
-        raise ValueError(
-            f"`WORLD_SIZE` says that {launched} processes were launched, but Accelerate works with {state.num_processes}: "
-            "each would do all of the work."
-        )
-    return state
 
 
 def _load(model, state: PartialState, options: dict) -> AudioModel:

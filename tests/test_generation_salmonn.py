@@ -7,7 +7,17 @@ from transformers.generation import SuppressTokensLogitsProcessor
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
-from tiny_salmonn import AUDIO_TOKEN_ID, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
+from tiny_salmonn import (
+    AUDIO_TOKEN_ID,
+    IS_5_20,
+    ask,
+    noise,
+    question,
+    tiny_config,
+    tiny_model,
+    tiny_processor,
+    with_adapter,
+)
 
 
 SEGMENT = 4  # seconds: 11 audio tokens
@@ -216,6 +226,7 @@ def test_assisted_decoding(model, processor):
     assert len(calls) == 2
 
 
+@pytest.mark.skipif(IS_5_20, reason="does not slice audio by chunks before Transformers 5.21")
 def test_prefill_in_chunks(model, processor):
     inputs = ask(processor, CONVERSATIONS[0])
     expected = new_tokens(model, inputs, do_sample=False)

@@ -13,7 +13,7 @@ FLOORS = (
     ("data_salmonn",),
     ("salmonn_transformers",),
     ("conversion_salmonn",),
-    ("training_salmonn", "evaluation_salmonn"),
+    ("training_salmonn", "evaluation_salmonn", "serving_salmonn"),
     ("nano_salmonn",),
     ("demo_salmonn", "cli_salmonn"),
 )

@@ -34,6 +34,9 @@ def test_the_merged_model_answers_as_before(trained, tmp_path):
     merge(trained / "base", tmp_path / "merged", adapter=trained / "adapter")
 
     assert not [name for name in ADAPTER_FILES if (tmp_path / "merged" / name).exists()]
+    # what engines need beside the weights, and what a reader does
+    for name in ("tokenizer.json", "processor_config.json", "chat_template.jinja", "modeling_salmonn.py", "README.md"):
+        assert (tmp_path / "merged" / name).is_file()
     assert GenerationConfig.from_pretrained(tmp_path / "merged").max_new_tokens == 7
     merged = AutoModelForMultimodalLM.from_pretrained(tmp_path / "merged").eval()
     assert not any("lora_" in name for name, _ in merged.named_parameters())

@@ -15,10 +15,11 @@ from accelerate import PartialState, debug_launcher
 from tiny_evaluation import SENTENCES, HearingModel, make_task, write_manifest, write_task
 from transformers import AutoModelForMultimodalLM
 
+from data_salmonn.journals import Journal, read_journals
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import load_examples
 from evaluation_salmonn.models import ChatModel, load_model
-from evaluation_salmonn.predictions import Journal, make_row, read_journals, read_predictions
+from evaluation_salmonn.predictions import make_row, read_predictions
 from evaluation_salmonn.report import score_rows, to_markdown
 from evaluation_salmonn.run_files import read_results
 from evaluation_salmonn.runner import evaluate, make_batches

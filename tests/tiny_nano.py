@@ -18,7 +18,7 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 TEXT = "user assistant transcribe the speech what is this a dog barks twice while someone says yes no"
 
 
-def save_llm(folder: Path) -> Path:
+def save_llm(folder: Path, head_dim: int = 8) -> Path:
     """A LLaMA of two layers with a vocabulary of bytes and the tokens of SmolLM2."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -39,6 +39,7 @@ def save_llm(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
@@ -53,9 +54,9 @@ def save_llm(folder: Path) -> Path:
     return folder
 
 
-def save_nano(folder: Path, with_adapter: bool = True) -> str:
+def save_nano(folder: Path, with_adapter: bool = True, head_dim: int = 8) -> str:
     """Writes the model to `folder`, as `salmonn assemble --nano` does; the adapter is random."""
-    llm = save_llm(folder.parent / "llm")
+    llm = save_llm(folder.parent / "llm", head_dim)
     assemble(output=folder, **{**NANO, "whisper": WHISPER, "llm": llm, "qformer": QFORMER})
     if not with_adapter:
         return str(folder)

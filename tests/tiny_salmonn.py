@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoTokenizer
 
 from configuration_salmonn import SalmonnConfig
@@ -11,6 +12,8 @@ from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
 
 
+# What Transformers cannot do before 5.21, and says so.
+IS_5_20 = transformers.__version__.startswith("5.20.")
 LLAMA = Path(__file__).parent / "fixtures" / "salmonn" / "llama"
 AUDIO_TOKEN_ID = 600  # the fixture's LLM has 600 tokens of its own
 LLMS = {
