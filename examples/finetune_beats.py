@@ -45,7 +45,6 @@ def finetune(model_id: str, folder: str, output: str, freeze: bool = False, **se
     extractor = AutoFeatureExtractor.from_pretrained(model_id, trust_remote_code=True)
     model = AutoModelForAudioClassification.from_pretrained(
         model_id,
-        num_labels=len(classes),
         id2label=dict(enumerate(classes)),
         label2id={name: label for label, name in enumerate(classes)},
         problem_type="single_label_classification",
