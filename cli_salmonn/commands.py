@@ -2,8 +2,9 @@
 """How every command of `salmonn` is made, and the options that several of them share."""
 
 import argparse
-import json
 from collections.abc import Callable
+
+from data_salmonn.json_text import parse_json
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -102,6 +103,6 @@ def name_and_value(text: str) -> tuple[str, object]:
     """For argparse: a name and a value that is JSON (a number, true, null), or else text."""
     key, value = name_and_text(text)
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
+        return key, parse_json(value)
+    except ValueError:
         return key, value

@@ -7,14 +7,10 @@ Reading checkpoints tensor by tensor and writing folders in one step.
     with_weights = TensorFolder("whisper/")       names and shapes now, tensors when asked for
 """
 
-import contextlib
-import json
 import logging
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm.auto import tqdm
+
+from data_salmonn.files import output_folder  # noqa: F401  # beside what it writes
+from data_salmonn.json_text import read_object
 
 
 logger = logging.getLogger(__name__)
@@ -41,64 +40,6 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueErro
 
 # How many names an error message lists before it says how many more there are.
 MAX_NAMES = 8
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Output
-
-
-@contextlib.contextmanager
-def output_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """
-    A new folder that appears at `path` complete or not at all.
-
-    Work goes into a hidden folder beside `path`, which takes its place when the block ends. If the block raises, or is
-    interrupted, that folder is removed and whatever stood at `path` before is untouched.
-
-    Raises `ValueError` if `path` is a file, or a folder with something in it and `overwrite` is not given.
-    """
-    target = Path(path).expanduser().absolute()
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"`output` must be a folder, got the file {target}")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise ValueError(f"`output` {target} exists and is not empty: choose another folder, or overwrite it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, not in the system's temporary folder: a rename must not cross file systems.
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise ValueError(f"`output` {target} cannot be created: {error}") from error
-    try:
-        yield work
-        # `mkdtemp` keeps others out, and so do some writers of weights; what is finished is as readable as other files.
-        mask = _umask()
-        for written in (work, *work.rglob("*")):
-            written.chmod((0o777 if written.is_dir() else 0o666) & ~mask)
-        _put_in_place(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    """Renames `work` to `target`; a folder that stood there is kept until the new one is in its place."""
-    if not target.exists():
-        os.replace(work, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    os.replace(target, old)
-    try:
-        os.replace(work, target)
-    except OSError:
-        os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -129,12 +70,9 @@ def read_pickle(path: str | os.PathLike) -> Any:
 def read_json(path: Path) -> dict:
     """The JSON object in `path`. Raises `ValueError` naming the file if there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return read_object(path)
+    except OSError as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 class TensorFolder(Mapping):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_salmonn.files import write_lines
+from data_salmonn.json_text import digest_bytes, parse_json, read_object_lines, to_json
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.task import Task
 
@@ -29,11 +30,11 @@ def make_row(task: Task, example: Example, prediction: str) -> dict:
 
 def _digest(row: dict, prediction: str) -> str:
     text = json.dumps([row["task"], row["id"], row["prompt"], row["references"], prediction], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(digest_bytes(text)).hexdigest()[:16]
 
 
 def _to_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return to_json(row) + "\n"
 
 
 def drop_cut_line(path: Path) -> None:
@@ -56,8 +57,13 @@ def append_lines(path: Path, rows: Sequence[dict]) -> None:
 
 def read_lines(path: Path) -> list[dict]:
     """The rows of a file that may have been cut: a last line without its end is left out."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        return [parse_json(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: a line cannot be read as JSON ({error}).") from error
 
 
 class Journal:
@@ -101,7 +107,7 @@ def read_predictions(path: str | Path, task: Task, examples: Sequence[Example]) 
     Raises `ValueError` if lines are missing, doubled or in another order, if their references are not those of the
     examples, or if an answer is not the one that its line was written with.
     """
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = list(read_object_lines(path))
     if len(rows) != len(examples):
         raise ValueError(
             f"`predictions` must hold {len(examples)} lines for task {task.name!r}, got {len(rows)} in {path}."

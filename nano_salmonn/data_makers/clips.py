@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from data_salmonn.audio import SAMPLING_RATE
 from data_salmonn.files import whole_file, write_lines
+from data_salmonn.json_text import read_object_lines
 
 
 SHARD_CLIPS = 200
@@ -75,7 +76,7 @@ def read_clips(folder: str | Path) -> list[dict]:
     manifest = Path(folder, "clips.jsonl")
     if not manifest.is_file():
         raise ValueError(f"`folder` {folder} has no finished clips: its maker writes clips.jsonl last.")
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    rows = read_object_lines(manifest)
     return [{**row, "path": str((manifest.parent / row["path"]).resolve())} for row in rows]
 
 
