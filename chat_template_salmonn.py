@@ -19,7 +19,6 @@ import os
 import re
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 
 AUDIO_TOKEN = "<|audio|>"
@@ -174,6 +173,8 @@ def _write_marks(template: str) -> str:
 
 def _find_turn_end(chat_template: str) -> str | None:
     """What `chat_template` writes to end an answer, as an expression of Jinja, if it writes any such thing."""
+    from transformers.utils.chat_template_utils import render_jinja_template  # takes seconds
+
     turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"{_BEGIN}!{_END}"}]
     eos_token = "\ue0a2"
     special_tokens = {"bos_token": "", "eos_token": eos_token, "unk_token": "", "pad_token": ""}
