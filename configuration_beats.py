@@ -14,6 +14,7 @@
 
 """Configuration of BEATs ("BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv 2212.09058)."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -21,6 +22,10 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import auto_docstring
+
+
+# Of the log energies on AudioSet, which filter banks are normalised by.
+FBANK_MEAN, FBANK_STD = 15.41663, 6.55582
 
 
 @auto_docstring(
@@ -51,6 +56,10 @@ class BeatsConfig(PreTrainedConfig):
     deep_norm (`bool`, *optional*, defaults to `True`):
         Whether residuals are scaled by `(2 * num_hidden_layers) ** 0.25` before each layer norm (DeepNorm, which every
         released BEATs uses) or left as they are.
+    fbank_mean (`float`, *optional*, defaults to 15.41663):
+        Mean of the filter banks' log energies, which feature extractors subtract.
+    fbank_std (`float`, *optional*, defaults to 6.55582):
+        Standard deviation of the filter banks' log energies; feature extractors divide by twice this value.
     problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
         One of `"multi_label_classification"` (several sound events in one clip), `"single_label_classification"` and
         `"regression"`. `None` infers it from the labels.
@@ -90,6 +99,8 @@ class BeatsConfig(PreTrainedConfig):
     num_buckets: int = 320
     max_bucket_distance: int = 800
     deep_norm: bool = True
+    fbank_mean: float | int = FBANK_MEAN
+    fbank_std: float | int = FBANK_STD
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = (
         "multi_label_classification"
     )
@@ -108,6 +119,10 @@ class BeatsConfig(PreTrainedConfig):
         for name in ("num_mel_bins", "patch_size", "patch_embed_dim", "hidden_size", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not (math.isfinite(self.fbank_mean) and math.isfinite(self.fbank_std) and self.fbank_std > 0):
+            raise ValueError(
+                f"`fbank_mean` and `fbank_std` must be finite, the latter above 0, got {self.fbank_mean} and {self.fbank_std}."
+            )
         if self.num_mel_bins % self.patch_size != 0:
             raise ValueError(
                 f"`num_mel_bins` ({self.num_mel_bins}) must be a multiple of `patch_size` ({self.patch_size})."

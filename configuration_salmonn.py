@@ -29,8 +29,12 @@ except ImportError:
     from configuration_beats import BeatsConfig
 
 
-# Both encoders give 50 vectors a second: Whisper halves its 100 log-mel frames, BEATs makes 8 tokens of 16 frames.
+# Features have 100 columns a second. Both encoders make 50 vectors of them: Whisper one of two log-mel frames, BEATs 8
+# tokens of 16 filter bank frames.
+COLUMNS_PER_SECOND = 100
 FRAMES_PER_SECOND = 50
+BEATS_PATCH_SIZE = 16
+DEFAULT_SEGMENT_SECONDS = 30
 CONNECTOR_TYPES = ("qformer", "linear", "cross_attention")
 
 # `transformers serve`, the speech pipelines and Trainer (which shifts the labels that it smooths) look these class names
@@ -61,6 +65,19 @@ def seconds_to_frames(seconds: float) -> int:
     return round(1500 * seconds / 30)
 
 
+def count_frames(num_columns, has_speech: bool):
+    """
+    Encoder frames of a segment of `num_columns` feature columns (an int or a tensor of ints).
+
+    Whisper gives one for two columns. BEATs alone gives its tokens: it drops what does not fill a patch, and the last
+    filter bank window of 25 ms begins more than two columns before the end.
+    """
+    # CODEPATH: models without Whisper
+    if not has_speech:
+        return (num_columns - 2) // BEATS_PATCH_SIZE * (BEATS_PATCH_SIZE // 2)
+    return num_columns // 2
+
+
 def count_windows(num_frames, window: int | None, stride: int | None, pad_last_window: bool = False):
     """
     Number of windows of `window` frames, `stride` apart, in `num_frames` encoder frames (an int or a tensor of ints).
@@ -78,18 +95,21 @@ def count_windows(num_frames, window: int | None, stride: int | None, pad_last_w
 
 @auto_docstring(
     custom_intro="""
-    Configuration of a SALMONN model: a Whisper encoder, an optional BEATs encoder, a connector and an LLM. The
-    defaults are those of the released SALMONN-13B (arXiv 2310.13289).
+    Configuration of a SALMONN model: a Whisper encoder, a BEATs encoder or both, a connector and an LLM. The defaults
+    are those of the released SALMONN-13B (arXiv 2310.13289).
     """
 )
 @strict
 class SalmonnConfig(PreTrainedConfig):
     r"""
     speech_config (`dict` or `WhisperConfig`, *optional*):
-        Configuration of the Whisper model whose encoder hears speech. Defaults to Whisper large-v2.
+        Configuration of the Whisper model whose encoder hears speech. Defaults to Whisper large-v2. `None` makes a
+        model that hears with BEATs alone, such as NatureLM-audio (arXiv 2411.07186).
     beats_config (`dict` or `BeatsConfig`, *optional*):
         Configuration of the BEATs encoder, which hears everything else. `None` makes the speech-only model of
         arXiv 2309.13963.
+    segment_seconds (`int`, *optional*):
+        Length of a whole segment. With Whisper, that of its positions; with BEATs alone, 30 unless given.
     qformer_config (`dict` or `Blip2QFormerConfig`, *optional*):
         Configuration of the Q-Former. Its `encoder_hidden_size` is derived from the encoders.
     text_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -107,7 +127,7 @@ class SalmonnConfig(PreTrainedConfig):
     pad_last_window (`bool`, *optional*, defaults to `False`):
         Whether frames that do not fill a window are padded with zeros to one more window rather than dropped.
     fixed_length (`bool`, *optional*, defaults to `True`):
-        Whether every segment is encoded as 30 s of audio, silence included, as the released weights need it.
+        Whether every segment is encoded as a whole one, silence included, as the released weights need it.
         `False` encodes the real length only, for models trained so.
     segment_position_embeddings (`bool`, *optional*, defaults to `False`):
         Whether the sinusoid of the segment's place in its clip is added to the encoders' output (Seg-QF).
@@ -138,7 +158,9 @@ class SalmonnConfig(PreTrainedConfig):
     model_type = "salmonn"
     keys_to_ignore_at_inference = ["past_key_values", "audio_hidden_states"]
     sub_configs_defaults = {
-        "speech_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper", init_kwargs=_WHISPER_LARGE_V2),
+        "speech_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="whisper", init_kwargs=_WHISPER_LARGE_V2, optional=True
+        ),
         "beats_config": SubConfigSpec(config_class=BeatsConfig, optional=True),
         "qformer_config": SubConfigSpec(
             config_class=AutoConfig, model_type="blip_2_qformer", init_kwargs=_QFORMER_DEFAULTS
@@ -146,8 +168,10 @@ class SalmonnConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs=_VICUNA_13B),
     }
 
-    speech_config: dict | PreTrainedConfig | None = None
-    beats_config: dict | PreTrainedConfig | None = field(default_factory=dict)  # `None` means: no BEATs
+    # `None` means: without this encoder
+    speech_config: dict | PreTrainedConfig | None = field(default_factory=lambda: dict(_WHISPER_LARGE_V2))
+    beats_config: dict | PreTrainedConfig | None = field(default_factory=dict)
+    segment_seconds: int | None = None
     qformer_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     audio_token_id: int = 32000
@@ -171,18 +195,42 @@ class SalmonnConfig(PreTrainedConfig):
         if isinstance(self.qformer_config, dict):
             self.qformer_config = {**_QFORMER_DEFAULTS, **self.qformer_config}
         super().__post_init__(**kwargs)
+        if self.speech_config is None and self.segment_seconds is None:
+            self.segment_seconds = DEFAULT_SEGMENT_SECONDS
         self.qformer_config.encoder_hidden_size = self.encoder_width
         self.validate_architecture()  # `@strict` does so too, but raises an error of its own kind
 
     @property
     def encoder_width(self) -> int:
         """Width of the joint stream: Whisper's and BEATs' vectors side by side."""
-        return self.speech_config.d_model + (0 if self.beats_config is None else self.beats_config.hidden_size)
+        return self.speech_width + (0 if self.beats_config is None else self.beats_config.hidden_size)
+
+    @property
+    def speech_width(self) -> int:
+        """Width of Whisper's vectors; 0 without it."""
+        return 0 if self.speech_config is None else self.speech_config.d_model
+
+    @property
+    def num_mel_bins(self) -> int:
+        """Rows of the features that are Whisper's, the first ones; 0 without it."""
+        return 0 if self.speech_config is None else self.speech_config.num_mel_bins
+
+    @property
+    def num_fbank_bins(self) -> int:
+        """Rows of the features that are BEATs', the last ones; 0 without it."""
+        return 0 if self.beats_config is None else self.beats_config.num_mel_bins
+
+    @property
+    def segment_columns(self) -> int:
+        """Feature columns, of 10 ms, of a whole segment."""
+        if self.speech_config is None:
+            return COLUMNS_PER_SECOND * self.segment_seconds
+        return 2 * self.speech_config.max_source_positions
 
     @property
     def audio_config(self) -> PreTrainedConfig:
-        """The speech encoder's configuration, under the name that inference engines look for."""
-        return self.speech_config
+        """Configuration of the speech encoder, or of BEATs alone, under the name that inference engines look for."""
+        return self.beats_config if self.speech_config is None else self.speech_config
 
     @property
     def window_frames(self) -> int | None:
@@ -194,6 +242,10 @@ class SalmonnConfig(PreTrainedConfig):
         """Encoder frames from the start of a window to the next."""
         return None if self.window_seconds is None else seconds_to_frames(self.stride_seconds)
 
+    def count_frames(self, num_columns):
+        """Encoder frames of a segment of `num_columns` feature columns, see the function of this name."""
+        return count_frames(num_columns, self.speech_config is not None)
+
     def num_audio_tokens(self, num_frames: int) -> int:
         """Audio tokens for one segment of `num_frames` encoder frames."""
         windows = count_windows(num_frames, self.window_frames, self.stride_frames, self.pad_last_window)
@@ -201,8 +253,7 @@ class SalmonnConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Checks that span several fields, also run on saving. Raises a `ValueError`."""
-        if self.speech_config.model_type != "whisper":
-            raise ValueError(f"`speech_config` must be of a Whisper, got one of {self.speech_config.model_type!r}.")
+        self._validate_encoders()
         if self.connector_type not in CONNECTOR_TYPES:
             raise ValueError(f"`connector_type` must be one of {CONNECTOR_TYPES}, got {self.connector_type!r}.")
         for name in (
@@ -249,10 +300,30 @@ class SalmonnConfig(PreTrainedConfig):
                 f"got {prompt.count(self.audio_token_id)} times."
             )
 
+    def _validate_encoders(self):
+        speech, beats = self.speech_config, self.beats_config
+        if speech is None and beats is None:
+            raise ValueError("One of `speech_config` and `beats_config` must be given, got None for both.")
+        if speech is not None and speech.model_type != "whisper":
+            raise ValueError(f"`speech_config` must be of a Whisper, got one of {speech.model_type!r}.")
+        if speech is not None and self.segment_seconds not in (None, speech.max_source_positions / FRAMES_PER_SECOND):
+            raise ValueError(
+                f"`segment_seconds` must be {speech.max_source_positions / FRAMES_PER_SECOND:g} with this "
+                f"`speech_config`, which has {speech.max_source_positions} positions, got {self.segment_seconds}."
+            )
+        if speech is None and self.segment_seconds < 1:
+            raise ValueError(f"`segment_seconds` must be at least 1, got {self.segment_seconds}.")
+        # what gives the 50 vectors a second that windows are measured by
+        if speech is None and (beats.patch_size, beats.num_mel_bins) != (BEATS_PATCH_SIZE, BEATS_PATCH_SIZE**2 // 2):
+            raise ValueError(
+                f"`beats_config` must have patches of {BEATS_PATCH_SIZE} and {BEATS_PATCH_SIZE**2 // 2} filter banks in "
+                f"a model without `speech_config`, got {beats.patch_size} and {beats.num_mel_bins}."
+            )
+
     def _validate_windows(self):
         if self.stride_seconds is None:
             raise ValueError("`stride_seconds` must be given with `window_seconds`, got None.")
-        longest = self.speech_config.max_source_positions / FRAMES_PER_SECOND
+        longest = self.segment_columns / COLUMNS_PER_SECOND
         for name in ("window_seconds", "stride_seconds"):
             seconds = getattr(self, name)
             if not 0 < seconds <= longest or seconds_to_frames(seconds) < 1:

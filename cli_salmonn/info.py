@@ -52,7 +52,9 @@ def _describe(summary: dict) -> list[str]:
         limit = "trained on any length" if longest is None else f"trained on up to {longest:g} s"
         lines.append(
             f"audio      {audio['tokens_per_second']:.2f} tokens a second ({audio['tokens_per_segment']} for "
-            f"{audio['segment_seconds']:g} s), {limit}" + ", silence up to 30 s is encoded" * audio["fixed_length"]
+            f"{audio['segment_seconds']:g} s), {limit}"
+            + f", silence up to {audio['segment_seconds']:g} s is encoded"
+            * audio["fixed_length"]
         )
     if adapter is not None and adapter["base_model"] is not None:
         missing = ", which is not on this machine" if summary["parts"] is None else ""

@@ -48,7 +48,7 @@ QFORMER = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12
 
 
 def assemble(
-    whisper: str | os.PathLike | Part,
+    whisper: str | os.PathLike | Part | None,
     llm: str | os.PathLike | LanguagePart,
     beats: str | os.PathLike | None,
     output: str | os.PathLike,
@@ -60,6 +60,7 @@ def assemble(
     stride_seconds: float | None = 0.333333,
     qformer: dict | None = None,
     segment_position_embeddings: bool = False,
+    segment_seconds: int | None = None,
     fixed_length: bool = True,
     pad_last_window: bool = False,
     max_audio_seconds: float | None = 30,
@@ -74,7 +75,8 @@ def assemble(
     Puts a model together and writes it to the folder `output`.
 
     Args:
-        whisper (`str`, `os.PathLike` or `Part`): folder, Hub id, or a part that is read. Its encoder hears speech.
+        whisper (`str`, `os.PathLike` or `Part`, *optional*): folder, Hub id, or a part that is read. Its encoder hears
+            speech. `None` for a model that hears with BEATs alone.
         llm (`str`, `os.PathLike` or `LanguagePart`): folder or Hub id of any decoder that Transformers knows, or a part
             that is read.
         beats (`str` or `os.PathLike`, *optional*): a released `.pt` file, a converted folder, `random-small`, or
@@ -87,6 +89,7 @@ def assemble(
         window_seconds, stride_seconds (`float`, *optional*): the windows; `None` lets the Q-Former read whole segments.
         qformer (`dict`, *optional*): settings of the Q-Former other than those of SALMONN.
         segment_position_embeddings (`bool`): whether the encoders' output says which segment of a clip it is.
+        segment_seconds (`int`, *optional*): length of a segment of BEATs alone, 30 unless given; Whisper has its own.
         fixed_length (`bool`): whether each segment is encoded as 30 s, as the released models need it, or as long as
             it is.
         pad_last_window (`bool`): whether frames at the end of a segment that do not fill a window get one.
@@ -109,8 +112,10 @@ def assemble(
     """
     dtype = parse_dtype(dtype)
     check_repo_id(repo_id)
+    if whisper is None and beats is None:
+        raise ValueError("One of `whisper` and `beats` must be given, got None for both.")
     with output_folder(output, overwrite) as folder:
-        speech, language = read_whisper(whisper), read_llm(llm)
+        speech, language = None if whisper is None else read_whisper(whisper), read_llm(llm)
         beats_part = None if beats is None else read_beats(beats, seed)
         template = language.tokenizer.chat_template
         if chat_template is None and template:
@@ -125,6 +130,7 @@ def assemble(
             stride_seconds=stride_seconds if window_seconds is not None else None,
             qformer_config={"model_type": "blip_2_qformer", **QFORMER, **_check_qformer(qformer)},
             segment_position_embeddings=segment_position_embeddings,
+            segment_seconds=segment_seconds,
             fixed_length=fixed_length,
             pad_last_window=pad_last_window,
             max_audio_seconds=max_audio_seconds,
@@ -150,10 +156,10 @@ def assemble(
     return Path(output)
 
 
-def _build_config(speech: Part, language: LanguagePart, beats: Part | None, **settings) -> SalmonnConfig:
+def _build_config(speech: Part | None, language: LanguagePart, beats: Part | None, **settings) -> SalmonnConfig:
     return SalmonnConfig(
         audio_token_id=make_room(language),
-        speech_config=plain_settings(speech),
+        speech_config=None if speech is None else plain_settings(speech),
         beats_config=None if beats is None else plain_settings(beats),
         text_config=plain_settings(language),
         tie_word_embeddings=language.lm_head is None,

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from configuration_beats import BeatsConfig
+
 
 CARD = """
 # BEATs
 
-[BEATs](https://arxiv.org/abs/2212.09058), converted from `{source}`: {content}. Weights of Microsoft, under the MIT licence.
+[BEATs](https://arxiv.org/abs/2212.09058), converted from `{source}`: {content}. {licence}
 
 ```python
 import numpy as np
@@ -40,14 +42,27 @@ for index in scores.topk(3).indices.tolist():
 }
 
 
-def save_beats_card(folder: Path, source: str, has_labels: bool) -> None:
-    """Writes README.md for a BEATs that was converted from the file called `source`, with a classifier or without."""
+LICENCES = {
+    "BEATs": "Weights of Microsoft, under the MIT licence.",
+    "OpenBEATs": "Weights of the authors of [OpenBEATs](https://arxiv.org/abs/2507.14129), under the licence of their files.",
+    "ESPnet": "Weights of an ESPnet model, under the licence of its files.",
+    "AVEX": "Weights of the Earth Species Project, under the licence of their files.",
+}
+
+
+def save_beats_card(folder: Path, source: str, family: str, config: BeatsConfig) -> None:
+    """Writes README.md for a BEATs of `family` that was converted from the file called `source`."""
+    has_labels = config.architectures == ["BeatsForAudioClassification"]
     data = ModelCardData(
         language="en" if has_labels else None,
         library_name="transformers",
-        license="mit",
+        license="mit" if family == "BEATs" else "other",
         pipeline_tag="audio-classification" if has_labels else "feature-extraction",
         tags=["beats", "audio"],
     )
-    text = CARD.format(source=source, **(LABELS if has_labels else FEATURES))
+    texts = (LABELS if has_labels else FEATURES) | {"licence": LICENCES[family]}
+    if config.problem_type == "single_label_classification" and has_labels:
+        texts |= {"content": "fine-tuned to tell one class of each clip"}
+        texts |= {"output": texts["output"].replace("sigmoid()", "softmax(dim=-1)")}
+    text = CARD.format(source=source, **texts)
     ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")

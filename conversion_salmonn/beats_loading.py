@@ -47,7 +47,7 @@ def load_beats(
     """
     if Path(source).is_file():
         config, state, kind = load_beats_checkpoint(source)
-        return _build(config, state, kind == FINE_TUNED, source), BeatsFeatureExtractor(config.num_mel_bins)
+        return _build(config, state, kind == FINE_TUNED, source), BeatsFeatureExtractor.from_model_config(config)
     check_model(source)
     folder = find_folder(find_base(source) or source, "model")
     try:
@@ -60,7 +60,7 @@ def load_beats(
             raise ValueError(f"`model` {source} is a SALMONN without BEATs: it hears with Whisper alone.")
         _check_adapter_leaves_beats(source)
         config, state = config.beats_config, _read_part(folder)
-        return _build(config, state, False, source), BeatsFeatureExtractor(config.num_mel_bins)
+        return _build(config, state, False, source), BeatsFeatureExtractor.from_model_config(config)
     if config.model_type != "beats":
         raise ValueError(f"`model` must be a BEATs or a SALMONN, got {source} of type {config.model_type!r}.")
     state = TensorFolder(folder)
@@ -94,4 +94,4 @@ def _check_adapter_leaves_beats(source: str | os.PathLike) -> None:
 def _load_extractor(folder: Path, config) -> BeatsFeatureExtractor:
     if (folder / "preprocessor_config.json").is_file():
         return BeatsFeatureExtractor.from_pretrained(folder)
-    return BeatsFeatureExtractor(config.num_mel_bins)
+    return BeatsFeatureExtractor.from_model_config(config)

@@ -1,12 +1,14 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Convert released BEATs checkpoints: `BEATs_iter3_plus_AS2M.pt` (self-supervised) to a [`BeatsModel`] folder, and
-`BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt` (fine-tuned on AudioSet) to a [`BeatsForAudioClassification`] folder.
+Convert published BEATs checkpoints: `BEATs_iter3_plus_AS2M.pt` (self-supervised) to a [`BeatsModel`] folder, and
+`BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt` (fine-tuned on AudioSet) to a [`BeatsForAudioClassification`] folder; and
+those of others, see [`beats_sources`].
 
 >>> from conversion_salmonn.convert_beats import convert_beats
 >>> convert_beats("BEATs_iter3_plus_AS2M.pt", "beats-iter3-plus")
 """
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -19,8 +21,11 @@ from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification, BeatsModel
 
 from .beats_card import save_beats_card
-from .checkpoint_io import check_fits, list_names, output_folder, read_pickle
+from .beats_sources import BeatsSource, read_source
+from .checkpoint_io import check_fits, list_names, output_folder
 
+
+logger = logging.getLogger(__name__)
 
 # The two kinds of released checkpoints.
 FINE_TUNED = "fine-tuned"
@@ -51,6 +56,8 @@ REGULARISATION = {
     "layerdrop": "encoder_layerdrop",
     "classifier_dropout": "predictor_dropout",
 }
+# Of the filter banks, where a checkpoint has its own.
+FEATURES = {"fbank_mean": "fbank_mean", "fbank_std": "fbank_std"}
 # What every released checkpoint has and `BeatsModel` is built for.
 FIXED = {"layer_norm_first": False, "relative_position_embedding": True, "gru_rel_pos": True}
 
@@ -85,7 +92,8 @@ def build_beats_config(cfg: dict) -> BeatsConfig:
         if cfg[name] != expected:
             raise ValueError(f"`cfg['{name}']` must be {expected}, as in all released BEATs, got {cfg[name]}")
     settings = {ours: cfg[theirs] for ours, theirs in ARCHITECTURE.items()}
-    settings.update({ours: cfg[theirs] for ours, theirs in REGULARISATION.items() if theirs in cfg})
+    optional = REGULARISATION | FEATURES
+    settings.update({ours: cfg[theirs] for ours, theirs in optional.items() if theirs in cfg})
     try:
         return BeatsConfig(**settings)
     except (StrictDataclassError, ValueError) as error:
@@ -142,13 +150,17 @@ def build_id2label(cfg: dict, label_dict: dict | None) -> dict[int, str]:
     return labels
 
 
-def load_beats_checkpoint(path: str | os.PathLike) -> tuple[BeatsConfig, dict[str, torch.Tensor], str]:
+def load_beats_checkpoint(
+    path: str | os.PathLike, base: str | os.PathLike | None = None
+) -> tuple[BeatsConfig, dict[str, torch.Tensor], str]:
     """
-    Read a released BEATs checkpoint, without running any code that it may contain.
+    Read a published BEATs checkpoint, without running any code that it may contain.
 
     Args:
         path (`str` or `os.PathLike`):
-            A `.pt` file with `cfg` and `model`, and `label_dict` if it is fine-tuned.
+            A `.pt` file with `cfg` and `model`, and `label_dict` if it is fine-tuned, or another that [`read_source`] knows.
+        base (`str` or `os.PathLike`, *optional*):
+            As for [`read_source`].
 
     Returns:
         The config, the weights under the names of [`BeatsForAudioClassification`] if the checkpoint is fine-tuned and
@@ -158,21 +170,22 @@ def load_beats_checkpoint(path: str | os.PathLike) -> tuple[BeatsConfig, dict[st
         ValueError: if the file is missing, damaged or no BEATs encoder, or holds tensors that do not fit; it names the
             file and the tensors.
     """
-    checkpoint = read_pickle(path)
-    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), dict) for key in ("cfg", "model")):
-        found = list_names(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"checkpoint file {path} is no BEATs checkpoint: expected `cfg` and `model`, got {found}")
-    cfg, source_state = checkpoint["cfg"], checkpoint["model"]
+    return _load(path, read_source(path, base))
+
+
+def _load(path: str | os.PathLike, source: BeatsSource) -> tuple[BeatsConfig, dict[str, torch.Tensor], str]:
+    cfg, source_state = source.cfg, source.model
     try:
         config = build_beats_config(cfg)
         state = build_beats_state_dict(source_state, config)
         classifier = {ours: source_state[theirs] for theirs, ours in CLASSIFIER.items() if theirs in source_state}
-        if not cfg.get("finetuned_model", False):
+        if not source.is_fine_tuned:
             if classifier:
                 raise ValueError("it has a predictor, but its `cfg` says that it is not fine-tuned")
             return config, state, SELF_SUPERVISED
 
-        config.id2label = build_id2label(cfg, checkpoint.get("label_dict"))
+        config.id2label = build_id2label(cfg, source.labels)
+        config.problem_type = source.problem_type
         config.label2id = {label: index for index, label in config.id2label.items()}
         state = {f"beats.{name}": tensor for name, tensor in state.items()} | classifier
         with torch.device("meta"):
@@ -183,9 +196,14 @@ def load_beats_checkpoint(path: str | os.PathLike) -> tuple[BeatsConfig, dict[st
     return config, state, FINE_TUNED
 
 
-def convert_beats(path: str | os.PathLike, output_dir: str | os.PathLike, overwrite: bool = False) -> Path:
+def convert_beats(
+    path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    overwrite: bool = False,
+    base: str | os.PathLike | None = None,
+) -> Path:
     """
-    Convert a released BEATs checkpoint to a folder that `from_pretrained` loads, alone or with this project installed.
+    Convert a published BEATs checkpoint to a folder that `from_pretrained` loads, alone or with this project installed.
 
     The folder appears at once and complete, or not at all.
 
@@ -196,6 +214,8 @@ def convert_beats(path: str | os.PathLike, output_dir: str | os.PathLike, overwr
             The folder to write: weights, `config.json`, `preprocessor_config.json`, a model card and the code of the model.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether to replace the folder if it exists and is not empty.
+        base (`str` or `os.PathLike`, *optional*):
+            As for [`read_source`].
 
     Returns:
         `Path`: `output_dir`.
@@ -205,14 +225,17 @@ def convert_beats(path: str | os.PathLike, output_dir: str | os.PathLike, overwr
             checkpoint cannot be converted.
     """
     with output_folder(output_dir, overwrite=overwrite) as folder:
-        config, state, kind = load_beats_checkpoint(path)
+        source = read_source(path, base)
+        for note in source.notes:
+            logger.warning("%s: %s", path, note)
+        config, state, kind = _load(path, source)
         model_class = BeatsForAudioClassification if kind == FINE_TUNED else BeatsModel
         with torch.device("meta"):
             model = model_class(config)
         model.load_state_dict(state, assign=True)
         model.save_pretrained(folder)
-        BeatsFeatureExtractor(num_mel_bins=config.num_mel_bins).save_pretrained(folder)
-        save_beats_card(folder, Path(path).name, has_labels=kind == FINE_TUNED)
+        BeatsFeatureExtractor.from_model_config(config).save_pretrained(folder)
+        save_beats_card(folder, Path(path).name, source.family, config)
     return Path(output_dir)
 
 

@@ -88,9 +88,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(config) -> str:
+    speech = "no Whisper" if config.speech_config is None else f"Whisper of width {config.speech_width}"
     beats = "no BEATs" if config.beats_config is None else f"BEATs of width {config.beats_config.hidden_size}"
     text = config.text_config
-    return f"Whisper of width {config.speech_config.d_model}, {beats}, {text.model_type} of width {text.hidden_size}"
+    return f"{speech}, {beats}, {text.model_type} of width {text.hidden_size}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -198,8 +199,8 @@ def _check_features(processor, config) -> Check:
             FAILED,
             f"processor_config.json does not go with config.json: {list_names(wrong)}. Convert again",
         )
-    frames = config.speech_config.max_source_positions
-    return Check("features", PASSED, f"{config.num_audio_tokens(frames)} audio tokens for {frames // 50} s")
+    tokens = config.num_audio_tokens(config.count_frames(config.segment_columns))
+    return Check("features", PASSED, f"{tokens} audio tokens for {config.segment_columns // 100} s")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def _check_adapter(folder: Path, config, weights: TensorFolder) -> Iterator[Chec
 def _compare_with_released(config, settings: dict, lora: dict, weights: TensorFolder) -> Check:
     """Settings and sizes, where widths say that this is one of the released models."""
     name, millions = RELEASED.get(config.text_config.hidden_size, (None, None))
-    is_large = config.speech_config.d_model == 1280 and config.connector_type == "qformer"
+    is_large = config.speech_width == 1280 and config.connector_type == "qformer"
     if name is None or not is_large or config.beats_config is None:
         return Check("released settings", SKIPPED, "no released model has encoders and an LLM of these widths")
     wrong = [

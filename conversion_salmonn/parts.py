@@ -284,11 +284,12 @@ def plain_settings(part: Part) -> dict:
     return settings | ({"_name_or_path": part.source} if is_hub_id(part.source) else {})
 
 
-def named_parts(speech: Part, language: LanguagePart, beats: Part | None) -> dict[str, torch.Tensor]:
+def named_parts(speech: Part | None, language: LanguagePart, beats: Part | None) -> dict[str, torch.Tensor]:
     """The tensors of all parts under the names that they have in `SalmonnForConditionalGeneration`."""
-    state = {f"model.speech_encoder.{name}": tensor for name, tensor in speech.state.items()}
-    if beats is not None:
-        state |= {f"model.beats.{name}": tensor for name, tensor in beats.state.items()}
+    state = {}
+    for prefix, encoder in (("model.speech_encoder.", speech), ("model.beats.", beats)):
+        if encoder is not None:
+            state |= {f"{prefix}{name}": tensor for name, tensor in encoder.state.items()}
     state |= {f"model.language_model.{name}": tensor for name, tensor in language.state.items()}
     tied = language.lm_head is None
     state["lm_head.weight"] = language.state[language.embedding_name] if tied else language.lm_head

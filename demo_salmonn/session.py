@@ -121,7 +121,7 @@ class Listener:
                 embeds = self.model.get_audio_features(
                     features.to(self.model.device), mask.to(self.model.device), return_dict=True
                 ).pooler_output
-        mel_bins = self.model.config.speech_config.num_mel_bins
+        mel_bins = self.model.config.num_mel_bins or self.model.config.num_fbank_bins
         frames = -(-len(samples) // self.processor.feature_extractor.hop_length)
         log_mel = features[:, :mel_bins].transpose(0, 1).flatten(1)[:, :frames]  # segments side by side
         return EncodedClip(

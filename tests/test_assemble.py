@@ -70,6 +70,7 @@ def tied_llm(tmp_path_factory):
         {"connector_type": "linear"},
         {"connector_type": "cross_attention"},
         {"beats": None},
+        {"whisper": None, "segment_seconds": 10},
         {"beats": "random-small", "segment_position_embeddings": True},
     ],
 )
@@ -77,6 +78,7 @@ def test_kinds_of_models(tmp_path, settings):
     model, logits = answer(put_together(tmp_path / "model", **settings))
     assert logits.isfinite().all()
     assert (model.model.beats is None) == (settings.get("beats", "") is None)
+    assert (model.model.speech_encoder is None) == (settings.get("whisper", "") is None)
     for name, parameter in model.named_parameters():
         assert parameter.isfinite().all(), name
 
@@ -272,3 +274,8 @@ def test_damaged_adapter_is_refused(tmp_path, trained, damage, message):
     with pytest.raises(ValueError, match=message):
         put_together(tmp_path / "new" / "model", adapter=adapter)
     assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_model_needs_an_encoder(tmp_path):
+    with pytest.raises(ValueError, match="One of `whisper` and `beats` must be given"):
+        put_together(tmp_path / "model", whisper=None, beats=None)

@@ -216,9 +216,7 @@ def test_a_deaf_model_is_found(loaded, monkeypatch):
     own = model.model._connect
 
     def connect(*args, **kwargs):
-        outputs = own(*args, **kwargs)
-        outputs.pooler_output = outputs.pooler_output * 0
-        return outputs
+        return own(*args, **kwargs) * 0
 
     monkeypatch.setattr(model.model, "_connect", connect)
     assert fail(model, processor) == {"audio matters"}

@@ -40,6 +40,17 @@ def test_default_is_the_released_13b_model():
     assert SalmonnConfig(pad_last_window=True).num_audio_tokens(1500) == 89  # the papers' formula
     assert config.encoder_width == config.qformer_config.encoder_hidden_size == 1280 + 768
     assert config.audio_config is config.speech_config
+    assert (config.segment_columns, config.count_frames(3000)) == (3000, 1500)
+
+
+def test_beats_alone():
+    config = tiny_config(speech_config=None, segment_seconds=10)
+    assert config.encoder_width == config.qformer_config.encoder_hidden_size == config.beats_config.hidden_size
+    assert config.audio_config is config.beats_config and config.num_mel_bins == 0 and config.num_fbank_bins == 128
+    # 10 s have 998 filter bank frames, which are 62 columns of 8 patches, which are 29 windows of 17
+    assert (config.segment_columns, config.count_frames(1000), config.num_audio_tokens(496)) == (1000, 496, 29)
+    assert config.count_frames(torch.tensor([1000, 100])).tolist() == [496, 48]
+    assert SalmonnConfig(speech_config=None).segment_seconds == 30
 
 
 @pytest.mark.parametrize(("llm", "total"), [("13b", 33.33), ("7b", 30.18)])
@@ -82,12 +93,19 @@ def test_the_linear_connector_has_the_size_of_the_papers(window_seconds, hidden_
 
 
 def test_round_trip(tmp_path):
-    for settings in ({}, {"beats_config": None}, {"window_seconds": None, "num_query_tokens": 80}, {"llm": "qwen2"}):
+    for settings in (
+        {},
+        {"beats_config": None},
+        {"speech_config": None},
+        {"window_seconds": None, "num_query_tokens": 80},
+        {"llm": "qwen2"},
+    ):
         config = tiny_config(**settings)
         config.save_pretrained(tmp_path)
         loaded = AutoConfig.from_pretrained(tmp_path)
         assert loaded.to_diff_dict() | {"_name_or_path": ""} == config.to_diff_dict() | {"_name_or_path": ""}
         assert (loaded.beats_config is None) == (config.beats_config is None)
+        assert (loaded.speech_config is None) == (config.speech_config is None)
         assert loaded.text_config.model_type == config.text_config.model_type
         assert loaded.encoder_width == config.encoder_width
 
@@ -118,9 +136,27 @@ def test_the_sub_configuration_of_beats_loads_from_the_folder_of_the_whole(tmp_p
         ({"audio_token_id": 601}, "audio_token_id"),
         ({"transcription_prompt_ids": [1, 5]}, "transcription_prompt_ids"),
         ({"connector_type": "cross_attention", "connector_num_attention_heads": 5}, "connector_num_attention_heads"),
+        (
+            {"speech_config": None, "beats_config": None},
+            "`speech_config` and `beats_config` must be given, got None for both",
+        ),
         ({"text_config": {"model_type": "gemma2", "vocab_size": 601, "hidden_size": 32}}, "final_logit_softcapping"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"segment_seconds": 10}, "`segment_seconds` must be 30 with this `speech_config`, .* got 10"),
+        ({"speech_config": None, "segment_seconds": 0}, "`segment_seconds` must be at least 1, got 0"),
+        ({"speech_config": None, "beats_config": {"num_mel_bins": 64}}, "patches of 16 and 128 filter banks"),
+        ({"speech_config": None, "segment_seconds": 2, "window_seconds": 3.0}, "`window_seconds` must be between"),
+    ],
+)
+def test_segments_that_the_encoders_do_not_have_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SalmonnConfig(**settings)

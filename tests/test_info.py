@@ -78,7 +78,15 @@ def test_adapters(folders):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tokens_are_counted_as_the_model_does(variant):
     config = tiny_config(**VARIANTS[variant])
-    assert count_segment_tokens(config.to_dict()) == config.num_audio_tokens(1500)
+    frames = config.count_frames(config.segment_columns)
+    assert count_segment_tokens(config.to_dict()) == config.num_audio_tokens(frames)
+
+
+def test_beats_alone(tmp_path):
+    tiny_model(tiny_config(speech_config=None, segment_seconds=10)).save_pretrained(tmp_path)
+    summary = summarize(tmp_path)
+    assert [part["name"] for part in summary["parts"]] == ["BEATs", "Connector", "LLM"]
+    assert (summary["audio"]["tokens_per_segment"], summary["audio"]["segment_seconds"]) == (29, 10)
 
 
 @pytest.mark.parametrize("llm", LLMS)

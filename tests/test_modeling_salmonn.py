@@ -7,7 +7,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.trainer_pt_utils import LabelSmoother
 
-from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel, SalmonnSpeechEncoder
+from audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder
+from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
 from tiny_salmonn import LLMS, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
@@ -126,7 +127,7 @@ def test_segment_positions_tell_the_segments_of_a_clip_apart():
         torch.testing.assert_close(row, first, atol=1e-5, rtol=0)
     angles = torch.tensor([2.0, 2 * 1e-4])  # the ends of the sinusoid of the third segment
     stream = torch.zeros(1, 1, config.encoder_width)
-    sinusoid = SalmonnModel._segment_positions(torch.tensor([2]), stream)[0, 0]
+    sinusoid = SalmonnAudioEncoder.segment_positions(torch.tensor([2]), stream)[0, 0]
     torch.testing.assert_close(sinusoid[[0, 31]], angles.sin())
     torch.testing.assert_close(sinusoid[[32, 63]], angles.cos())
 
@@ -312,7 +313,7 @@ def test_encoders_read_a_bounded_number_of_segments_at_once(variant):
         expected = model.get_audio_features(**features, output_hidden_states=True)
         config.max_segments_at_once = 3
         counts = []
-        model.model.speech_encoder.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+        model.model.encoders[0].register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
         found = model.get_audio_features(**features, output_hidden_states=True)
     assert counts == [3, 1]
     for name in ("pooler_output", "last_hidden_state"):

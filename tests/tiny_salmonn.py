@@ -27,8 +27,16 @@ VARIANTS = {
     "cross attention": {"connector_type": "cross_attention"},
     "speech only": {"beats_config": None},
     "segment positions": {"segment_position_embeddings": True},
+    "BEATs only": {"speech_config": None},
     "real length": {"fixed_length": False},
     "real length, whole segment": {"fixed_length": False, "window_seconds": None, "num_query_tokens": 5},
+    "real length, BEATs only": {"fixed_length": False, "speech_config": None},
+    "real length, BEATs only, whole segment": {
+        "fixed_length": False,
+        "speech_config": None,
+        "window_seconds": None,
+        "num_query_tokens": 5,
+    },
     "real length, speech only, linear": {"fixed_length": False, "beats_config": None, "connector_type": "linear"},
 }
 # The chat template of an LLM that knows no clips.
@@ -53,6 +61,8 @@ def tiny_config(llm: str = "llama", segment_seconds: int = 30, **settings) -> Sa
         "connector_hidden_size": 24,
         "connector_num_attention_heads": 4,
     }
+    if settings.get("speech_config", defaults) is None:
+        settings["segment_seconds"] = segment_seconds
     return SalmonnConfig(**defaults | settings)
 
 

@@ -43,7 +43,6 @@ from feature_extraction_beats import validate_waveforms
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from training_salmonn.frozen_encoders import (
     check_frozen,
-    encode_segments,
     encoders_of,
     find_salmonn,
     freeze_encoders,
@@ -165,10 +164,10 @@ class FeatureCache:
         processor.feature_extractor = CachedFeatureExtractor(self)
         return processor
 
-    def read(self, segment: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, int]:
+    def read(self, segment: np.ndarray) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
         """
-        Outputs of the encoders for a segment `(samples,)`: `(frames, d_speech)`, `(tokens, d_beats)` or `None`, and the
-        number of real filter bank frames. Raises a `ValueError` if the segment is not in the cache.
+        Outputs of the encoders for a segment `(samples,)`: `(frames, d_speech)` and `(tokens, d_beats)`, or `None` for an
+        encoder that the model lacks; and the number of real filter bank frames. Raises a `ValueError` if the segment is not in the cache.
         """
         key = segment_key(segment)
         if key not in self._places:
@@ -179,10 +178,10 @@ class FeatureCache:
         place = self._places[key]
         batch = self._reader(place.part).get_batch(place.batch)
         (speech_dtype, beats_dtype), widths = self._stored_dtypes(place.part), self.description["widths"]
-        speech = _to_tensor(batch.column("speech")[0].as_buffer(), speech_dtype, widths[0])
-        beats = None
-        if widths[1]:
-            beats = _to_tensor(batch.column("beats")[0].as_buffer(), beats_dtype, widths[1])
+        speech, beats = (
+            _to_tensor(batch.column(name)[0].as_buffer(), dtype, width) if width else None
+            for name, dtype, width in (("speech", speech_dtype, widths[0]), ("beats", beats_dtype, widths[1]))
+        )
         return speech, beats, batch.column("num_frames")[0].as_py()
 
     def _check_description(self) -> None:
@@ -277,16 +276,18 @@ class FeatureCache:
             raise failure
         return True
 
-    def _encode(self, segment: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, int]:
+    def _encode(self, segment: np.ndarray) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
         """As [`FeatureCache.read`], from the encoders."""
         features = self.feature_extractor(segment, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        device = next(self._model.speech_encoder.parameters()).device
+        device = next(self._model.encoders[0].parameters()).device
         is_real = features["input_features_mask"].to(device) != 0
         autocast = nullcontext()
         if self.autocast_dtype is not None:
             autocast = torch.autocast(device.type, dtype=self.autocast_dtype)
         with autocast:
-            ((speech, beats),) = encode_segments(self._model, features["input_features"].to(device), is_real)
+            ((speech, beats),) = self._model.audio_encoder.encode_segments(
+                features["input_features"].to(device), is_real
+            )
         return speech, beats, int(is_real.sum())
 
 
@@ -349,7 +350,9 @@ class CachedFeatureExtractor(SalmonnFeatureExtractor):
                 states.append((speech, beats))
                 real_frames.append(num_frames)
                 places.append(place)
-        frames = max(len(speech) for speech, _ in states)
+        frames = max(real_frames) // 2 + 1  # a segment has two filter bank frames less than columns
+        if states[0][0] is not None:
+            frames = max(len(speech) for speech, _ in states)
         is_real = torch.arange(2 * frames) < torch.tensor(real_frames)[:, None]
         return BatchFeature(
             {
@@ -380,11 +383,11 @@ def describe_encoders(
         "dtypes": dtypes,
         "autocast_dtype": str(autocast_dtype),
         "attention": attention,
-        "widths": [config.speech_config.d_model, config.encoder_width - config.speech_config.d_model],
+        "widths": [config.speech_width, config.encoder_width - config.speech_width],
         "fixed_length": config.fixed_length,
         "config": {name: _relevant(encoder.config.to_dict()) for name, encoder in encoders.items()},
         "features": {name: feature_settings[name] for name in sorted(feature_settings) if name != "padding_side"},
-        "device": next(salmonn.speech_encoder.parameters()).device.type,
+        "device": next(salmonn.encoders[0].parameters()).device.type,
     }
     return json.loads(json.dumps(description))  # as it is read again: no tuples, keys are strings
 

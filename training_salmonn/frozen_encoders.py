@@ -11,21 +11,21 @@ from transformers.modeling_outputs import BaseModelOutput
 
 class FrozenEncodersMixin:
     """
-    Goes before `SalmonnModel`: encodes each segment alone and without gradients, or takes what the encoders gave.
+    Goes before `SalmonnAudioEncoder`: encodes each segment alone and without gradients, or takes what the encoders gave.
 
     `input_features` are then either features, or encoder outputs `(segments, encoder_width, frames)`: the speech
     encoder's rows, then BEATs', zero where BEATs gave no vector. These have half as many columns as
     `input_features_mask`, which comes with both.
     """
 
-    def _check_features(
+    def check_features(
         self,
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None = None,
     ):
         if not _are_states(input_features, input_features_mask):
-            return super()._check_features(input_features, input_features_mask, segment_ids)
+            return super().check_features(input_features, input_features_mask, segment_ids)
         width = self.config.encoder_width
         if input_features.shape[1] != width:
             raise ValueError(
@@ -34,22 +34,50 @@ class FrozenEncodersMixin:
             )
         self._check_segments(len(input_features), 2 * input_features.shape[-1], input_features_mask, segment_ids)
 
-    def _encode(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, segment_ids, **kwargs):
+    def forward(self, input_features: torch.Tensor, *args, **kwargs):
         check_frozen(self)
-        if input_features_mask is None:
-            input_features_mask = self._find_real_frames(input_features, None).long()
-        return super()._encode(input_features, input_features_mask, segment_ids, **kwargs)
+        return super().forward(input_features, *args, **kwargs)
 
     def _run_encoders(
         self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
     ):
         states = input_features
         if not _are_states(input_features, is_real):
-            states = pack_states(encode_segments(self, input_features, is_real), is_real.shape[1] // 2)
+            states = pack_states(self.encode_segments(input_features, is_real), is_real.shape[1] // 2)
         states = states.transpose(1, 2)  # (segments, frames, encoder_width)
-        d_speech = self.config.speech_config.d_model
-        beats_states = None if self.beats is None else states[..., d_speech:]
-        return BaseModelOutput(last_hidden_state=states[..., :d_speech]), beats_states
+        outputs = states.split(
+            [self.config.speech_width, self.config.encoder_width - self.config.speech_width], dim=-1
+        )
+        encoders = self.speech_encoder, self.beats
+        return [
+            None if encoder is None else BaseModelOutput(last_hidden_state=output)
+            for encoder, output in zip(encoders, outputs)
+        ]
+
+    @torch.no_grad()
+    def encode_segments(
+        self, input_features: torch.Tensor, is_real: torch.BoolTensor
+    ) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+        """
+        Runs the encoders, which are frozen, on each segment alone.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, columns)`): As for the model.
+            is_real (`torch.BoolTensor` of shape `(segments, columns)`): Which filter bank frames are not padding.
+
+        Returns:
+            For each segment the speech encoder's output `(frames, d_speech)`, without padding unless the model has a
+            fixed length, and BEATs' `(tokens, d_beats)`; `None` for the one that the model lacks.
+        """
+        if not is_real.any(-1).all():
+            raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
+        segments = []
+        for features, real in zip(input_features, is_real):
+            columns = real.shape[0] if self.config.fixed_length else int(real.sum()) // 2 * 2 + 2
+            features, real = features[None, :, :columns], real[None, :columns]
+            outputs = super()._run_encoders(features, real, self.find_lengths(real))
+            segments.append(tuple(None if output is None else output.last_hidden_state[0] for output in outputs))
+        return segments
 
 
 def _are_states(input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> bool:
@@ -60,7 +88,7 @@ def find_salmonn(model: nn.Module) -> nn.Module:
     """The `SalmonnModel` in `model`, whatever it is wrapped in. Raises a `ValueError` if there is none."""
     for module in model.modules():
         # not `hasattr`, which wrappers such as PEFT's answer for what they wrap
-        if {"speech_encoder", "connector"} <= module._modules.keys():
+        if {"language_model", "connector"} <= module._modules.keys():
             return module
     raise ValueError(f"`model` must be a SALMONN, got {type(model).__name__}.")
 
@@ -73,30 +101,33 @@ def freeze_encoders(model: nn.Module) -> nn.Module:
     clips beside it in the batch. Encoded alone a clip always gives the same numbers: training with a cache, without
     one, and with any size of batch then start from equal features.
 
-    The class of the `SalmonnModel` in `model` changes to one that derives from it, as `fully_shard` does it.
+    The class of the audio encoder of `model` changes to one that derives from it, as `fully_shard` does it.
     [`unfreeze_encoders`] undoes that. Weights and names of weights stay as they are.
     """
     salmonn = find_salmonn(model)
-    if not isinstance(salmonn, FrozenEncodersMixin):
-        original = type(salmonn)
-        # saved code and configurations name the class and its module: both stay those of the model
+    encoder = salmonn.audio_encoder
+    if not isinstance(encoder, FrozenEncodersMixin):
+        original = type(encoder)
         names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
-        salmonn.__class__ = type(original.__name__, (FrozenEncodersMixin, original), names)
+        encoder.__class__ = type(original.__name__, (FrozenEncodersMixin, original), names)
     salmonn.freeze_encoders()
     return model
 
 
 def unfreeze_encoders(model: nn.Module) -> nn.Module:
     """Undoes [`freeze_encoders`], apart from `requires_grad`."""
-    salmonn = find_salmonn(model)
-    if isinstance(salmonn, FrozenEncodersMixin):
-        salmonn.__class__ = type(salmonn).__mro__[2]
+    encoder = find_salmonn(model).audio_encoder
+    if isinstance(encoder, FrozenEncodersMixin):
+        encoder.__class__ = type(encoder).__mro__[2]
     return model
 
 
-def check_frozen(salmonn: nn.Module) -> None:
-    """Raises a `ValueError` if an encoder is trained, by name of its first parameter that is."""
-    for prefix, encoder in encoders_of(salmonn).items():
+def check_frozen(hearing: nn.Module) -> None:
+    """
+    Raises a `ValueError` if an encoder of `hearing`, a `SalmonnModel` or its audio encoder, is trained, by name of its first
+    parameter that is.
+    """
+    for prefix, encoder in encoders_of(hearing).items():
         trained = next((name for name, parameter in encoder.named_parameters() if parameter.requires_grad), None)
         if trained is not None:
             raise ValueError(
@@ -105,58 +136,15 @@ def check_frozen(salmonn: nn.Module) -> None:
             )
 
 
-def encoders_of(salmonn: nn.Module) -> dict[str, nn.Module]:
-    """The encoders that a model has, by name."""
-    encoders = {"speech_encoder": salmonn.speech_encoder, "beats": salmonn.beats}
+def encoders_of(hearing: nn.Module) -> dict[str, nn.Module]:
+    """The encoders that a `SalmonnModel`, or its audio encoder, has, by name."""
+    encoders = {"speech_encoder": hearing.speech_encoder, "beats": hearing.beats}
     return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
 
-@torch.no_grad()
-def encode_segments(
-    salmonn: nn.Module, input_features: torch.Tensor, is_real: torch.BoolTensor
-) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+def pack_states(states: list[tuple[torch.Tensor | None, torch.Tensor | None]], num_frames: int) -> torch.Tensor:
     """
-    Runs the encoders, which are frozen, on each segment alone.
-
-    Args:
-        salmonn (`SalmonnModel`): The model.
-        input_features (`torch.Tensor` of shape `(segments, mel_bins + fbank_bins, frames)`): As for the model.
-        is_real (`torch.BoolTensor` of shape `(segments, frames)`): Which filter bank frames are not padding.
-
-    Returns:
-        For each segment the speech encoder's output `(frames, d_speech)`, without padding unless the model has a fixed
-        length, and BEATs' `(tokens, d_beats)`, or `None` without BEATs.
-    """
-    outputs = []
-    for features, real, length in zip(input_features, is_real, salmonn._count_frames(is_real).tolist()):
-        features, real = features[None, :, : 2 * length], real[None, : 2 * length]
-        outputs.append((_run_speech_encoder(salmonn, features), _run_beats(salmonn, features, real)))
-    return outputs
-
-
-def _run_speech_encoder(salmonn: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """`features`: `(1, mel_bins + fbank_bins, 2 * frames)` -> `(frames, d_speech)`."""
-    mel = features[:, : salmonn.config.speech_config.num_mel_bins]
-    encoder, mask = salmonn.speech_encoder, None
-    if not salmonn.config.fixed_length:
-        mask = torch.ones(1, mel.shape[-1] // 2, dtype=torch.bool, device=mel.device)
-    return encoder(mel.to(encoder.conv1.weight.dtype), attention_mask=mask, return_dict=True).last_hidden_state[0]
-
-
-def _run_beats(salmonn: nn.Module, features: torch.Tensor, real: torch.BoolTensor) -> torch.Tensor | None:
-    """`features`: `(1, mel_bins + fbank_bins, frames)`, of which `real` `(1, frames)` -> `(tokens, d_beats)`."""
-    if salmonn.beats is None:
-        return None
-    if not real.any():
-        raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
-    longest = max(int(real.nonzero()[:, 1].max()) + 1, salmonn.config.beats_config.patch_size)
-    fbank = features[:, salmonn.config.speech_config.num_mel_bins :, :longest].transpose(1, 2)
-    return salmonn.beats(fbank, attention_mask=real[:, :longest], return_dict=True).last_hidden_state[0]
-
-
-def pack_states(states: list[tuple[torch.Tensor, torch.Tensor | None]], num_frames: int) -> torch.Tensor:
-    """
-    Outputs of both encoders, a pair for each segment, as one tensor `(segments, encoder_width, num_frames)` that is zero
+    Outputs of the encoders, a pair for each segment, as one tensor `(segments, encoder_width, num_frames)` that is zero
     where there is none. Its dtype holds both exactly.
     """
     parts = [[part for part in pair if part is not None] for pair in states]

@@ -65,3 +65,17 @@ def test_exported_encoders_take_any_number_of_segments():
             Hearing(), tuple(x[:2] for x in inputs), dynamic_shapes=({0: segments}, {0: segments})
         )
         torch.testing.assert_close(exported.module()(*inputs), Hearing()(*inputs), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"speech_config": None}, {"fixed_length": False}])
+def test_the_parts_of_generation_are_exported_with_the_encoder_of_audio(settings):
+    config = tiny_config(segment_seconds=4, **settings)
+    model, inputs = tiny_model(config), dict(ask(tiny_processor(config), question(noise(4, 1))))
+    exporters = pytest.importorskip("transformers.exporters")
+    exported = exporters.DynamoExporter().export_for_generation(model, inputs, exporters.DynamoConfig()).components
+    assert {"audio_encoder", "connector", "language_model", "lm_head", "decode"} <= set(exported)
+    features = {name: inputs[name] for name in ("input_features", "input_features_mask", "segment_ids")}
+    program = exported["audio_encoder"].program.module()
+    with torch.no_grad():
+        expected = model.get_encoder("audio")(**features, return_dict=True).last_hidden_state
+        torch.testing.assert_close(program(**features).last_hidden_state, expected, atol=1e-5, rtol=0)

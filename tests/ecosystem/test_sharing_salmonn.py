@@ -24,6 +24,7 @@ from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_ad
 ROOT = Path(__file__).parents[2]
 FLAT_FILES = {
     "adapter_salmonn.py",
+    "audio_encoder_salmonn.py",
     "base_weights_salmonn.py",
     "chat_template_salmonn.py",
     "configuration_beats.py",
