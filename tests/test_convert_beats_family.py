@@ -109,7 +109,10 @@ def rewrite(file: Path, **changes):
         ({"encoder": "conformer"}, "encoder='conformer'"),
         ({"encoder_conf": {}}, "has no `beats_config` in its config.yaml: .* with --beats"),
         ({"token_list": ["dog", "<blank>", "<unk>"]}, "3 classes, but its config.yaml 3 tokens"),
-        ({"encoder_conf": {"beats_config": {"relative_position_embedding": True, "gru_rel_pos": True}}}, "cannot be converted: .*lacks"),
+        (
+            {"encoder_conf": {"beats_config": {"relative_position_embedding": True, "gru_rel_pos": True}}},
+            "cannot be converted: .*lacks",
+        ),
     ],
 )
 def test_espnet_models_of_other_kinds_are_refused(tmp_path, changes, message):
