@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 from refusals import refuses
-from tiny_salmonn import CHATML, LLAMA, ask, noise, tiny_config, tiny_processor
 from transformers import AutoTokenizer
 
 from chat_template_salmonn import wrap_chat_template
 from processing_salmonn import SalmonnProcessor
+from tiny_salmonn import CHATML, LLAMA, ask, noise, tiny_config, tiny_processor
 
 
 CLIP = noise(1)
