@@ -150,7 +150,7 @@ def list_conversations(conversation) -> list[list[dict]]:
         raise ValueError("`conversation` must hold at least one message, got none.")
     for messages in batch:
         if not isinstance(messages, (list, tuple)):
-            raise TypeError(f"`conversation` must hold messages, or lists of messages, got {shorten(messages)}.")
+            raise TypeError(f"`conversation` must hold messages, or lists of messages, got {shorten(repr(messages))}.")
         if not len(messages):
             raise ValueError("`conversation` must hold at least one message, got none.")
         for message in messages:
@@ -160,22 +160,24 @@ def list_conversations(conversation) -> list[list[dict]]:
 
 def _check_message(message) -> None:
     if not isinstance(message, dict):
-        raise TypeError(f"`conversation` must hold messages, dicts of 'role' and 'content', got {shorten(message)}.")
+        raise TypeError(
+            f"`conversation` must hold messages, dicts of 'role' and 'content', got {shorten(repr(message))}."
+        )
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise ValueError(
-            f"A message of `conversation` must have a 'role', one of {', '.join(ROLES)}, got {shorten(message)}."
+            f"A message of `conversation` must have a 'role', one of {', '.join(ROLES)}, got {shorten(repr(message))}."
         )
     if content is None and not message.get("tool_calls"):
-        raise ValueError(f"A message of `conversation` must have 'content', got {shorten(message)}.")
+        raise ValueError(f"A message of `conversation` must have 'content', got {shorten(repr(message))}.")
     if content is not None and not isinstance(content, (str, list, tuple)):
         raise TypeError(
-            f"The 'content' of a message of `conversation` must be a string or a list of parts, got {shorten(content)}."
+            f"The 'content' of a message of `conversation` must be a string or a list of parts, got {shorten(repr(content))}."
         )
     for part in content if isinstance(content, (list, tuple)) else ():
         if not isinstance(part, dict):
             raise TypeError(
-                f"A part of a message of `conversation` must be a dict with a 'type', got {shorten(part)}."
+                f"A part of a message of `conversation` must be a dict with a 'type', got {shorten(repr(part))}."
             )
 
 
@@ -188,15 +190,14 @@ def check_text(name: str, text: str) -> None:
         )
 
 
-def keep_as_text(text: str, control_tokens: list[str], chat_template: str) -> str:
+def keep_as_text(text: str, control_tokens: list[str], headers: bool = False) -> str:
     """
-    `text` with a word joiner, which nobody sees, within each of the `control_tokens` that somebody typed, and within what
-    looks like the header of a turn in `chat_template`: the end of the text, or another speaker, is for the template to
-    write.
+    `text` with a word joiner, which nobody sees, within each of the `control_tokens` that somebody typed: the end of a
+    turn is for the template to write. So are the `headers` of turns, which in the released models are no tokens.
     """
     for token in control_tokens:
         text = text.replace(token, token[:1] + WORD_JOINER + token[1:])
-    if "'ASSISTANT:'" in chat_template:  # the released models', whose headers are no tokens
+    if headers:
         text = re.sub(r"\b(USER|ASSISTANT):", rf"\1{WORD_JOINER}:", text)
     return text
 

@@ -335,9 +335,9 @@ class SalmonnProcessor(ProcessorMixin):
     def _find_template(self, chat_template: str | None) -> str:
         """The text of a chat template that is given, or named. Raises `TypeError` or `ValueError` if it is none."""
         named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
-        template = (
-            named.get(chat_template or "default", chat_template) if _is_text(chat_template or "") else chat_template
-        )
+        if not isinstance(chat_template, (str, type(None))):
+            raise TypeError(f"`chat_template` must be a string, got {shorten(chat_template)}.")
+        template = named.get(chat_template or "default", chat_template)
         if not isinstance(template, str):
             raise TypeError(f"`chat_template` must be a string, got {shorten(template)}.")
         if "{" not in template:
@@ -354,6 +354,7 @@ class SalmonnProcessor(ProcessorMixin):
         content = message.get("content")
         if content is None:
             return message
+        headers = "'ASSISTANT:'" in template and message["role"] != "assistant"
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else [*map(_convert_part, content)]
         for part in parts:
             if part["type"] == "audio":
@@ -365,7 +366,7 @@ class SalmonnProcessor(ProcessorMixin):
                     f"`conversation` must not hold {self.audio_token!r} in its text: clips are parts of type 'audio'. Got "
                     f"{shorten(part['text'])!r}."
                 )
-            part["text"] = keep_as_text(part["text"], self._control_tokens(), template)
+            part["text"] = keep_as_text(part["text"], self._control_tokens(), headers)
         return {**message, "content": parts[0]["text"] if isinstance(content, str) else parts}
 
     def _control_tokens(self) -> list[str]:

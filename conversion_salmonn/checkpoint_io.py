@@ -58,13 +58,24 @@ def read_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f"checkpoint file {path} does not exist")
     try:
         # Files of before torch 1.6 are plain pickles and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        is_zip = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        damaged = _find_damage(path) if is_zip else None
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"checkpoint file {path} cannot be read: it is truncated, no PyTorch checkpoint, or holds more than weights "
             f"({reason})"
         ) from error
+    if damaged:
+        raise ValueError(f"checkpoint file {path} is damaged: what it holds in {damaged} is not what was written")
+    return content
+
+
+def _find_damage(path: Path) -> str | None:
+    """The first part of an archive whose checksum is not that of its bytes. torch looks at none."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def read_json(path: Path) -> dict:
@@ -104,6 +115,10 @@ class TensorFolder(Mapping):
         weight_map = read_json(found).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{found} has no `weight_map`")
+        if not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise ValueError(f"`weight_map` in {found} must hold names of files")
+        if any(Path(shard).name != shard for shard in weight_map.values()):
+            raise ValueError(f"`weight_map` in {found} must name files beside it")
         for shard in sorted(set(weight_map.values())):
             if not (self.path / shard).is_file():
                 raise ValueError(f"weight file {self.path / shard} is missing, though {found.name} names it")
@@ -218,6 +233,7 @@ def check_fits(state: Mapping[str, torch.Tensor], module: nn.Module, source: str
     if missing:
         raise ValueError(f"{source} lacks these tensors: {list_names(missing)}")
     check_all_used(state, expected, (), source)
+    check_tensors(state, source, [name for name, tensor in expected.items() if tensor.is_floating_point()])
     wrong = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
         for name, tensor in state.items()
@@ -225,6 +241,26 @@ def check_fits(state: Mapping[str, torch.Tensor], module: nn.Module, source: str
     ]
     if wrong:
         raise ValueError(f"{source} holds tensors of other sizes than its configuration says: {list_names(wrong)}")
+
+
+def check_tensors(state: Mapping[str, torch.Tensor], source: str, names: Iterable[str] | None = None) -> None:
+    """
+    The tensors called `names`, or all, are dense, of floats and finite. Raises `ValueError` naming those that are not: a
+    weight that is NaN makes every answer nonsense, and no error.
+    """
+    wrong = {}
+    for name in state if names is None else names:
+        tensor = state.get(name)
+        if tensor is None:
+            continue
+        if tensor.layout != torch.strided:
+            wrong[name] = f"{name} ({tensor.layout})"
+        elif not tensor.is_floating_point():
+            wrong[name] = f"{name} ({tensor.dtype})"
+        elif not tensor.is_meta and not tensor.isfinite().all():
+            wrong[name] = f"{name} (NaN or inf)"
+    if wrong:
+        raise ValueError(f"{source} holds tensors that are no dense, finite floats: {list_names(wrong.values())}")
 
 
 def collect(source: Mapping[str, torch.Tensor], new_names: Mapping[str, str], title: str) -> dict[str, torch.Tensor]:
