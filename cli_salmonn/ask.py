@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from cli_salmonn.commands import add_command, add_dtype
+from cli_salmonn.commands import MAX_BEAMS, add_command, add_dtype, integer, positive_integer, real_number
 from cli_salmonn.transcripts import FORMATS, format_segments, join
 
 
@@ -56,9 +56,13 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--adapter", metavar="DIR", help="adapter, such as `salmonn train` writes, for a MODEL without one"
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's own)")
-    parser.add_argument("--num-beams", type=int, metavar="N", help="1 is fastest (default: the model's own)")
-    parser.add_argument("--lora-scale", type=float, metavar="X", help="strength of LoRA, 1 is as trained")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_integer, metavar="N", help="longest answer (default: the model's own)"
+    )
+    parser.add_argument(
+        "--num-beams", type=integer(1, MAX_BEAMS), metavar="N", help="1 is fastest (default: the model's own)"
+    )
+    parser.add_argument("--lora-scale", type=real_number(0), metavar="X", help="strength of LoRA, 1 is as trained")
     parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
     add_dtype(parser, "default: float32 on a CPU, else the model's own")
 
