@@ -53,7 +53,7 @@ def plain_errors(cls):
         known = {name for base in cls.__mro__ for name in getattr(base, "__annotations__", ())}
         for name in kwargs.keys() - known:
             near = difflib.get_close_matches(name, cls.__annotations__, n=1, cutoff=0.8)
-            if near and near[0] not in kwargs:
+            if near:
                 raise ValueError(f"`{name}` is no field of {cls.__name__}: did you mean `{near[0]}`?")
             if not (name.startswith("_") or name in _OF_TRANSFORMERS or hasattr(cls, name)):
                 logger.warning_once(f"`{name}` is no field of {cls.__name__}: it has no effect.")

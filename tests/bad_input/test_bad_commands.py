@@ -22,7 +22,7 @@ def base(tmp_path_factory):
     shutil.copytree(folder / "model", folder / "cut")
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    write_manifest(folder / "data")
+    write_manifest(folder / "data", task=["asr"] * 5)
     write_task(folder)
     soundfile.write(folder / "ok.wav", noise(0.5), 16000)
     soundfile.write(folder / "nothing.wav", noise(0.5)[:0], 16000)
@@ -89,7 +89,7 @@ ASK = [
     (["model", "ok.wav", "-q", ""], "question"),
     (["model", "full"], "full"),
     (["model", "http://"], "http://"),
-    (["gone", "ok.wav"], "gone"),
+    (["./gone", "ok.wav"], "gone"),
     (["ok.wav", "ok.wav"], "ok.wav"),
     (["full", "ok.wav"], "full"),
     (["cut", "ok.wav", "What?"], "cut"),
@@ -142,7 +142,7 @@ EVALUATE = [
     (["model", "--tasks", "braces.json", "--data", "tiny=data", "--output", "out"], "prompt"),
     (["model", "--tasks", "tiny.json", "--output", "out"], "data"),
     (["model", "--tasks", "tiny.json", "--data", "tiny", "--output", "out"], "--data"),
-    (["gone", "--tasks", "tiny.json", "--data", "tiny=data", "--output", "out"], "gone"),
+    (["./gone", "--tasks", "tiny.json", "--data", "tiny=data", "--output", "out"], "gone"),
     (["model", "--tasks", "tiny.json", "--data", "tiny=data", "--output", "ok.wav"], "ok.wav"),
     (["model", "--tasks", "tiny.json", "--data", "tiny=data", "--output", "full"], "full"),
     (["model", "--tasks", "tiny.json", "--data", "tiny=data", "--output", "damaged"], "run.json"),
@@ -181,7 +181,7 @@ TRAIN = [
     (["pretrain", "--model", "model", "--train", "data", "--output_dir", "ok.wav"], "output_dir"),
     (["pretrain", "--model", "model", "--train", "{source: data, caps: {'*': 0}}", "--output_dir", "out"], "caps"),
     (["pretrain", "--model", "model", "--train", "{weight: 1}", "--output_dir", "out"], "source"),
-    (["pretrain", "--model", "gone", "--train", "data", "--output_dir", "out"], "gone"),
+    (["pretrain", "--model", "./gone", "--train", "data", "--output_dir", "out"], "gone"),
     (["pretrain", "--train", "data", "--output_dir", "out"], "model"),
     (["pretrain", "--model", "model", "--output_dir", "out"], "train"),
 ]  # fmt: skip
@@ -194,7 +194,7 @@ OTHERS = [
     (["merge", "model", "out"], "adapter"),
     (["merge", "model", "ok.wav"], "output"),
     (["merge", "model", "full"], "output"),
-    (["merge", "gone", "out"], "gone"),
+    (["merge", "./gone", "out"], "gone"),
     (["merge", "model", "out", "--dtype", "float99"], "--dtype"),
     (["report", "damaged"], "results.json"),
     (["report", "of_list"], "results.json"),
