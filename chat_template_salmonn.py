@@ -19,10 +19,21 @@ import os
 import re
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
+
+
+try:
+    from .audio_reading_salmonn import shorten
+except ImportError:
+    from audio_reading_salmonn import shorten
 
 
 AUDIO_TOKEN = "<|audio|>"
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+# Half of a surrogate pair is no character, and no tokenizer takes it.
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+# Stands within a control token that somebody typed, unseen, so that it stays text.
+WORD_JOINER = "\u2060"
 
 # How the released models were trained to find a clip in a message.
 TAGGED_CLIP = f"<Speech>{AUDIO_TOKEN}</Speech>"
@@ -127,7 +138,7 @@ def list_conversations(conversation) -> list[list[dict]]:
 
     Raises:
         TypeError: if it is no list of messages, or of such lists, or a message no dict.
-        ValueError: if it is empty, or a message has no role or no content.
+        ValueError: if it is empty, or a message has none of the roles of [`ROLES`] or no content.
     """
     if not isinstance(conversation, (list, tuple)):
         raise TypeError(
@@ -139,7 +150,7 @@ def list_conversations(conversation) -> list[list[dict]]:
         raise ValueError("`conversation` must hold at least one message, got none.")
     for messages in batch:
         if not isinstance(messages, (list, tuple)):
-            raise TypeError(f"`conversation` must hold messages, or lists of messages, got {messages!r}.")
+            raise TypeError(f"`conversation` must hold messages, or lists of messages, got {shorten(repr(messages))}.")
         if not len(messages):
             raise ValueError("`conversation` must hold at least one message, got none.")
         for message in messages:
@@ -149,17 +160,46 @@ def list_conversations(conversation) -> list[list[dict]]:
 
 def _check_message(message) -> None:
     if not isinstance(message, dict):
-        raise TypeError(f"`conversation` must hold messages, dicts of 'role' and 'content', got {message!r}.")
+        raise TypeError(
+            f"`conversation` must hold messages, dicts of 'role' and 'content', got {shorten(repr(message))}."
+        )
     role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or not role:
-        raise ValueError(f"A message of `conversation` must have a 'role', got {message!r}.")
+    if role not in ROLES:
+        raise ValueError(
+            f"A message of `conversation` must have a 'role', one of {', '.join(ROLES)}, got {shorten(repr(message))}."
+        )
     if content is None and not message.get("tool_calls"):
-        raise ValueError(f"A message of `conversation` must have 'content', got {message!r}.")
+        raise ValueError(f"A message of `conversation` must have 'content', got {shorten(repr(message))}.")
     if content is not None and not isinstance(content, (str, list, tuple)):
-        raise TypeError(f"The 'content' of a message must be a string or a list of parts, got {content!r}.")
+        raise TypeError(
+            f"The 'content' of a message of `conversation` must be a string or a list of parts, got {shorten(repr(content))}."
+        )
     for part in content if isinstance(content, (list, tuple)) else ():
         if not isinstance(part, dict):
-            raise TypeError(f"A part of a message must be a dict with a 'type', got {part!r}.")
+            raise TypeError(
+                f"A part of a message of `conversation` must be a dict with a 'type', got {shorten(repr(part))}."
+            )
+
+
+def check_text(name: str, text: str) -> None:
+    """Raises a `ValueError` that names the argument `name` if `text` is no Unicode, which no tokenizer takes."""
+    half = _HALF_PAIR.search(text)
+    if half:
+        raise ValueError(
+            f"`{name}` must be Unicode, got half of a surrogate pair, {ascii(half[0])}, at character {half.start()}."
+        )
+
+
+def keep_as_text(text: str, control_tokens: list[str], headers: bool = False) -> str:
+    """
+    `text` with a word joiner, which nobody sees, within each of the `control_tokens` that somebody typed: the end of a
+    turn is for the template to write. So are the `headers` of turns, which in the released models are no tokens.
+    """
+    for token in control_tokens:
+        text = text.replace(token, token[:1] + WORD_JOINER + token[1:])
+    if headers:
+        text = re.sub(r"\b(USER|ASSISTANT):", rf"\1{WORD_JOINER}:", text)
+    return text
 
 
 def has_generation_tags(chat_template: str) -> bool:
@@ -174,6 +214,8 @@ def _write_marks(template: str) -> str:
 
 def _find_turn_end(chat_template: str) -> str | None:
     """What `chat_template` writes to end an answer, as an expression of Jinja, if it writes any such thing."""
+    from transformers.utils.chat_template_utils import render_jinja_template  # takes seconds
+
     turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"{_BEGIN}!{_END}"}]
     eos_token = "\ue0a2"
     special_tokens = {"bos_token": "", "eos_token": eos_token, "unk_token": "", "pad_token": ""}

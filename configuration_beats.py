@@ -14,18 +14,77 @@
 
 """Configuration of BEATs ("BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv 2212.09058)."""
 
+import difflib
 import math
+import re
+from functools import wraps
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
-from transformers.utils import auto_docstring
+from transformers.utils import auto_docstring, logging
+
+
+logger = logging.get_logger(__name__)
 
 
 # Of the log energies on AudioSet, which filter banks are normalised by.
 FBANK_MEAN, FBANK_STD = 15.41663, 6.55582
+
+
+# What is beyond is a typing error or an attack: memory would be asked for before anybody looks at a weight.
+MAX_LAYERS = 1000
+MAX_WIDTH = 2**17
+
+
+def plain_errors(cls):
+    """
+    Decorates a `@strict` configuration: a value of another type is a `TypeError` that names its field, as everywhere, and
+    a name that is nearly that of a field a `ValueError`. Other names are kept, as Transformers does, with a warning.
+    """
+    strict_init = cls.__init__
+
+    @wraps(strict_init)
+    def __init__(self, *args, **kwargs):
+        known = {name for base in cls.__mro__ for name in getattr(base, "__annotations__", ())}
+        for name in kwargs.keys() - known:
+            near = difflib.get_close_matches(name, cls.__annotations__, n=1, cutoff=0.8)
+            if near:
+                raise ValueError(f"`{name}` is no field of {cls.__name__}: did you mean `{near[0]}`?")
+            if not (name.startswith("_") or name in _OF_TRANSFORMERS or hasattr(cls, name)):
+                logger.warning_once(f"`{name}` is no field of {cls.__name__}: it has no effect.")
+        try:
+            strict_init(self, *args, **kwargs)
+        except StrictDataclassError as error:
+            # "Validation error for field 'x':\n TypeError: Field 'x' expected int, got str (value: 'a')"
+            name = re.search(r"field '(\w+)'", str(error))
+            reason = str(error).strip().splitlines()[-1].strip().removeprefix("TypeError: ")
+            raise TypeError(f"`{name[1] if name else cls.__name__}` of {cls.__name__}: {reason[:500]}") from error
+
+    cls.__init__ = __init__
+    return cls
+
+
+# Names that come along in files and calls though they are no fields.
+_OF_TRANSFORMERS = {
+    "auto_map",
+    "quantization_config",
+    "torch_dtype",
+    "attn_implementation",
+    "use_cache",
+    "id2label",
+    "label2id",
+}
+
+
+def check_share(name: str, value) -> None:
+    """Raises `ValueError` unless `value` is from 0 to 1, as the share of what is dropped."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be from 0 to 1, got {value}.")
 
 
 @auto_docstring(
@@ -35,6 +94,7 @@ FBANK_MEAN, FBANK_STD = 15.41663, 6.55582
     [BEATs: Audio Pre-Training with Acoustic Tokenizers](https://huggingface.co/papers/2212.09058).
     """
 )
+@plain_errors
 @strict
 class BeatsConfig(PreTrainedConfig):
     r"""
@@ -116,9 +176,22 @@ class BeatsConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check the sizes against each other. Raises `ValueError` with both values."""
-        for name in ("num_mel_bins", "patch_size", "patch_embed_dim", "hidden_size", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        sizes = ("num_mel_bins", "patch_size", "patch_embed_dim", "hidden_size", "num_attention_heads")
+        for name in (*sizes, "intermediate_size", "num_hidden_layers", "num_conv_pos_embeddings", "num_buckets"):
+            most = MAX_LAYERS if name == "num_hidden_layers" else MAX_WIDTH
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(
+                    f"`{name}` must be at least 1 and at most {most} (a constant of configuration_beats), got "
+                    f"{getattr(self, name)}."
+                )
+        for name in ("hidden", "attention", "activation", "feat_proj", "classifier"):
+            check_share(f"{name}_dropout", getattr(self, f"{name}_dropout"))
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be one of {', '.join(sorted(ACT2FN))}, got {self.hidden_act!r}.")
+        check_share("layerdrop", self.layerdrop)
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be a finite number of at least 0, got {getattr(self, name)}.")
         if not (math.isfinite(self.fbank_mean) and math.isfinite(self.fbank_std) and self.fbank_std > 0):
             raise ValueError(
                 f"`fbank_mean` and `fbank_std` must be finite, the latter above 0, got {self.fbank_mean} and {self.fbank_std}."

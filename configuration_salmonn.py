@@ -24,9 +24,9 @@ from transformers.utils import auto_docstring
 
 
 try:
-    from .configuration_beats import BeatsConfig
+    from .configuration_beats import MAX_LAYERS, MAX_WIDTH, BeatsConfig, plain_errors
 except ImportError:
-    from configuration_beats import BeatsConfig
+    from configuration_beats import MAX_LAYERS, MAX_WIDTH, BeatsConfig, plain_errors
 
 
 # Features have 100 columns a second. Both encoders make 50 vectors of them: Whisper one of two log-mel frames, BEATs 8
@@ -99,6 +99,7 @@ def count_windows(num_frames, window: int | None, stride: int | None, pad_last_w
     are those of the released SALMONN-13B (arXiv 2310.13289).
     """
 )
+@plain_errors
 @strict
 class SalmonnConfig(PreTrainedConfig):
     r"""
@@ -195,6 +196,8 @@ class SalmonnConfig(PreTrainedConfig):
         if isinstance(self.qformer_config, dict):
             self.qformer_config = {**_QFORMER_DEFAULTS, **self.qformer_config}
         super().__post_init__(**kwargs)
+        if self.speech_config is not None and self.speech_config.model_type != "whisper":
+            raise ValueError(f"`speech_config` must be of a Whisper, got one of {self.speech_config.model_type!r}.")
         if self.speech_config is None and self.segment_seconds is None:
             self.segment_seconds = DEFAULT_SEGMENT_SECONDS
         self.qformer_config.encoder_hidden_size = self.encoder_width
@@ -262,8 +265,8 @@ class SalmonnConfig(PreTrainedConfig):
             "connector_num_attention_heads",
             "max_segments_at_once",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+            if not 1 <= getattr(self, name) <= MAX_WIDTH:
+                raise ValueError(f"`{name}` must be at least 1 and at most {MAX_WIDTH}, got {getattr(self, name)}.")
         if self.max_audio_seconds is not None and not self.max_audio_seconds >= 1:
             raise ValueError(f"`max_audio_seconds` must be at least 1, or None, got {self.max_audio_seconds}.")
         if self.connector_type != "qformer" and (self.num_query_tokens != 1 or self.window_seconds is None):
@@ -273,6 +276,13 @@ class SalmonnConfig(PreTrainedConfig):
             )
         if self.window_seconds is not None:
             self._validate_windows()
+        self._validate_qformer()
+        ends = self.text_config.eos_token_id
+        if self.audio_token_id in (ends if isinstance(ends, (list, tuple)) else [ends]):
+            raise ValueError(
+                f"`audio_token_id` must be another one than `eos_token_id` of `text_config`, got {self.audio_token_id} for "
+                "both."
+            )
         if not 0 <= self.audio_token_id < self.text_config.vocab_size:
             raise ValueError(
                 f"`audio_token_id` must be an id of the LLM's vocabulary of {self.text_config.vocab_size}, "
@@ -318,6 +328,19 @@ class SalmonnConfig(PreTrainedConfig):
             raise ValueError(
                 f"`beats_config` must have patches of {BEATS_PATCH_SIZE} and {BEATS_PATCH_SIZE**2 // 2} filter banks in "
                 f"a model without `speech_config`, got {beats.patch_size} and {beats.num_mel_bins}."
+            )
+
+    def _validate_qformer(self):
+        qformer = self.qformer_config
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            most = MAX_LAYERS if name == "num_hidden_layers" else MAX_WIDTH
+            value = getattr(qformer, name, None)
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"`{name}` of `qformer_config` must be an integer from 1 to {most}, got {value!r}.")
+        if qformer.hidden_size % qformer.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` of `qformer_config` ({qformer.hidden_size}) must be a multiple of its "
+                f"`num_attention_heads` ({qformer.num_attention_heads})."
             )
 
     def _validate_windows(self):

@@ -27,8 +27,10 @@ from transformers.utils import PaddingStrategy, TensorType
 
 
 try:
+    from .audio_reading_salmonn import MAX_AMPLITUDE, MAX_RATE, MIN_RATE
     from .configuration_beats import FBANK_MEAN, FBANK_STD, BeatsConfig
 except ImportError:
+    from audio_reading_salmonn import MAX_AMPLITUDE, MAX_RATE, MIN_RATE
     from configuration_beats import FBANK_MEAN, FBANK_STD, BeatsConfig
 
 
@@ -39,6 +41,11 @@ PREEMPHASIS = 0.97
 LOWEST_FREQUENCY = 20.0
 ENERGY_FLOOR = torch.finfo(torch.float32).eps
 INT16_SCALE = 2.0**15  # Kaldi reads 16-bit integers
+
+# Of arguments: beyond them features would not be finite.
+MAX_BINS = 1024
+MAX_PADDING = 1e6
+MIN_STD = 1e-6
 
 CPU_BATCH_SIZE = 8  # waveforms at a time
 
@@ -55,7 +62,7 @@ def validate_waveform(name: str, clip) -> np.ndarray:
 
     Raises:
         TypeError: if the samples are not floating-point numbers (16-bit integers would be taken for a scaled signal).
-        ValueError: if there is more than one axis, no sample at all, or a sample that is not finite.
+        ValueError: if there is more than one axis, no sample at all, or a sample that is not finite or far beyond 1.
     """
     if isinstance(clip, torch.Tensor):
         # bfloat16 does not exist in numpy
@@ -76,7 +83,31 @@ def validate_waveform(name: str, clip) -> np.ndarray:
     if not np.isfinite(samples).all():
         count = np.count_nonzero(~np.isfinite(samples))
         raise ValueError(f"`{name}` must hold finite samples, got NaN or inf in {count} of {samples.size}.")
+    loudest = float(np.abs(samples).max())
+    if loudest > MAX_AMPLITUDE:
+        raise ValueError(f"`{name}` must hold samples in [-1, 1), got {loudest:g}. Divide 16-bit PCM by 32768.")
     return samples.astype(np.float64, copy=False)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """`device` as torch has it. Raises `ValueError` if it is none, or not there."""
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"`device` must be one that torch has here, got {device!r}: {reason}") from error
+    return device
+
+
+def check_number(name: str, value, least: float, most: float = math.inf, whole: bool = True) -> None:
+    """Raises `ValueError` unless the argument `name` of a feature extractor is a number, or a `whole` one, in a range."""
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or math.isinf(value):
+        kind = "an integer" if whole else "a finite number"
+        raise ValueError(
+            f"`{name}` must be {kind} of at least {least:g}{f' and at most {most:g}' * (most < math.inf)}, got {value!r}."
+        )
 
 
 def validate_waveforms(name: str, raw_speech) -> list[np.ndarray]:
@@ -179,6 +210,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         feature_size = kwargs.pop("feature_size", num_mel_bins)
         if feature_size != num_mel_bins:
             raise ValueError(f"`feature_size` ({feature_size}) must equal `num_mel_bins` ({num_mel_bins}).")
+        check_number("num_mel_bins", num_mel_bins, 1, MAX_BINS)
+        check_number("sampling_rate", sampling_rate, MIN_RATE, MAX_RATE)
+        check_number("padding_value", padding_value, -MAX_PADDING, MAX_PADDING, whole=False)
+        check_number("fbank_mean", fbank_mean, -MAX_PADDING, MAX_PADDING, whole=False)
+        check_number("fbank_std", fbank_std, MIN_STD, whole=False)
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.num_mel_bins = num_mel_bins
         self.fbank_mean = fbank_mean
@@ -294,6 +330,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"{sampling_rate}. Resample `raw_speech` first, and say at which rate it is."
             )
 
+        if max_length is not None:
+            check_number("max_length", max_length, 1)
+        device = check_device(device)
         clips = validate_waveforms("raw_speech", raw_speech)
         lengths = [len(clip) for clip in clips]
         if min(lengths) < self.frame_length:

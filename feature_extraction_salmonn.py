@@ -23,13 +23,32 @@ from transformers.utils import TensorType
 
 
 try:
+    from .audio_reading_salmonn import MAX_RATE, MIN_RATE
     from .configuration_beats import FBANK_MEAN, FBANK_STD
     from .configuration_salmonn import SalmonnConfig, count_frames
-    from .feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
+    from .feature_extraction_beats import (
+        MAX_BINS,
+        MAX_PADDING,
+        BeatsFeatureExtractor,
+        check_device,
+        check_number,
+        validate_waveforms,
+    )
 except ImportError:
+    from audio_reading_salmonn import MAX_RATE, MIN_RATE
     from configuration_beats import FBANK_MEAN, FBANK_STD
     from configuration_salmonn import SalmonnConfig, count_frames
-    from feature_extraction_beats import BeatsFeatureExtractor, validate_waveforms
+    from feature_extraction_beats import (
+        MAX_BINS,
+        MAX_PADDING,
+        BeatsFeatureExtractor,
+        check_device,
+        check_number,
+        validate_waveforms,
+    )
+
+
+MAX_SEGMENT_SECONDS = 3600
 
 
 class SalmonnFeatureExtractor(SequenceFeatureExtractor):
@@ -90,6 +109,20 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         max_audio_seconds: float | None = 30,
         **kwargs,
     ):
+        check_number("sampling_rate", sampling_rate, MIN_RATE, MAX_RATE)
+        for name, value, least, most in (
+            ("feature_size", feature_size, 0, MAX_BINS),
+            ("num_fbank_bins", num_fbank_bins, 0, MAX_BINS),
+            ("hop_length", hop_length, 1, MAX_SEGMENT_SECONDS * sampling_rate),
+            ("chunk_length", chunk_length, 1, MAX_SEGMENT_SECONDS),
+            ("n_fft", n_fft, 1, MAX_SEGMENT_SECONDS * sampling_rate),
+        ):
+            check_number(name, value, least, most)
+        check_number("padding_value", padding_value, -MAX_PADDING, MAX_PADDING, whole=False)
+        if max_audio_seconds is not None:
+            check_number("max_audio_seconds", max_audio_seconds, 1, whole=False)
+        if not isinstance(fixed_length, bool):
+            raise TypeError(f"`fixed_length` must be True or False, got {fixed_length!r}.")
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -196,6 +229,7 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
                 f"`sampling_rate` must be {self.sampling_rate}, the rate {self.__class__.__name__} works at, got "
                 f"{sampling_rate}. Resample `raw_speech` first, and say at which rate it is."
             )
+        device = check_device(device)
         clips = validate_waveforms("raw_speech", raw_speech)
         pieces = [self._cut(clip, cut_at_silence or bool(return_attention_mask)) for clip in clips]
         segments, lengths = self._pad(sum(pieces, []))

@@ -28,8 +28,10 @@ from transformers.utils import logging
 
 
 try:
+    from .input_checks_salmonn import check_audio_embeds, check_generation, check_prompt
     from .loops_salmonn import find_loop
 except ImportError:
+    from input_checks_salmonn import check_audio_embeds, check_generation, check_prompt
     from loops_salmonn import find_loop
 
 
@@ -109,6 +111,7 @@ class SalmonnGenerationMixin(GenerationMixin):
             Prompt and continuation if there was a prompt; new tokens only if audio came without `input_ids`.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        check_generation(inputs, {"generation_config": args[0] if args else None, **kwargs})
         if inputs is not None and inputs.is_floating_point():
             input_features, inputs = inputs, None
         if mel_features is not None or fbank_features is not None:
@@ -132,6 +135,14 @@ class SalmonnGenerationMixin(GenerationMixin):
                 **kwargs,
             )
 
+        if audio_embeds is not None:
+            check_audio_embeds(audio_embeds, self.config.text_config.hidden_size)
+        check_prompt(
+            inputs,
+            kwargs.get("attention_mask"),
+            kwargs.get("past_key_values") is not None,
+            self.config.text_config.vocab_size,
+        )
         if input_features is not None:
             self.model.audio_encoder.check_features(input_features, input_features_mask, segment_ids)
             self._warn_about_long_audio(input_features, input_features_mask, segment_ids)

@@ -54,6 +54,7 @@ try:
     from .configuration_salmonn import SalmonnConfig, count_windows
     from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from .generation_salmonn import SalmonnGenerationMixin
+    from .input_checks_salmonn import check_audio_embeds, check_labels, check_prompt
     from .modeling_beats import BeatsModel
 except ImportError:
     from adapter_salmonn import SalmonnAdapterMixin
@@ -61,6 +62,7 @@ except ImportError:
     from configuration_salmonn import SalmonnConfig, count_windows
     from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from generation_salmonn import SalmonnGenerationMixin
+    from input_checks_salmonn import check_audio_embeds, check_labels, check_prompt
     from modeling_beats import BeatsModel
 
 
@@ -421,8 +423,11 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if has_features and audio_embeds is not None:
             raise ValueError("At most one of `input_features` and `audio_embeds` can be given, got both.")
 
+        check_prompt(input_ids, attention_mask, past_key_values is not None, self.config.text_config.vocab_size)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        if audio_embeds is not None:
+            check_audio_embeds(audio_embeds, inputs_embeds.shape[-1])
         if has_features:
             audio = (input_features, input_features_mask, segment_ids, mel_features, fbank_features)
             audio_embeds = self.get_audio_features(*audio, return_dict=True).pooler_output
@@ -432,9 +437,6 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if audio_embeds is not None or (self.training and input_ids is not None):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, audio_embeds, attention_mask)
         if audio_embeds is not None:
-            width = inputs_embeds.shape[-1]
-            if audio_embeds.shape[-1] != width:
-                raise ValueError(f"`audio_embeds` must have the LLM's width of {width}, got {audio_embeds.shape[-1]}.")
             audio_embeds = audio_embeds.to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask, audio_embeds)
 
@@ -525,7 +527,11 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
         ```"""
         # Embeddings without audio are taken as they are, and a decoding step, which would wait for the device, has nothing
         # but a new token.
-        is_prefill = input_ids is not None and (past_key_values is None or input_ids.shape[1] > 1)
+        is_prefill = (
+            isinstance(input_ids, torch.Tensor)
+            and input_ids.ndim == 2
+            and (past_key_values is None or input_ids.shape[1] > 1)
+        )
         audio = (input_features, mel_features, fbank_features, audio_embeds, mm_encoder_outputs)
         if is_prefill and all(value is None for value in audio):
             self.model.check_placeholders(self.model.find_placeholders(input_ids).sum(), 0)
@@ -551,6 +557,9 @@ class SalmonnForConditionalGeneration(SalmonnPreTrainedModel, SalmonnGenerationM
 
         loss = None
         if labels is not None:
+            check_labels(
+                labels, logits, self.config.text_config.vocab_size, kwargs.get("num_items_in_batch") is not None
+            )
             labels = labels.masked_fill(labels == self.config.audio_token_id, -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs

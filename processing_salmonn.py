@@ -14,7 +14,6 @@
 
 """Processing for SALMONN: text and clips to model inputs, and chat templates that take clips."""
 
-import base64
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,43 +32,31 @@ from transformers.utils import auto_docstring
 
 
 try:
+    from .audio_reading_salmonn import load_clip, shorten, to_mono
     from .chat_template_salmonn import (
         AUDIO_TOKEN,
         SALMONN_CHAT_TEMPLATE,
+        check_text,
         has_generation_tags,
+        keep_as_text,
         list_conversations,
         wrap_chat_template,
     )
     from .configuration_salmonn import COLUMNS_PER_SECOND, SalmonnConfig, count_windows, seconds_to_frames
     from .feature_extraction_salmonn import SalmonnFeatureExtractor
 except ImportError:
+    from audio_reading_salmonn import load_clip, shorten, to_mono
     from chat_template_salmonn import (
         AUDIO_TOKEN,
         SALMONN_CHAT_TEMPLATE,
+        check_text,
         has_generation_tags,
+        keep_as_text,
         list_conversations,
         wrap_chat_template,
     )
     from configuration_salmonn import COLUMNS_PER_SECOND, SalmonnConfig, count_windows, seconds_to_frames
     from feature_extraction_salmonn import SalmonnFeatureExtractor
-
-
-try:
-    import soxr
-except ImportError:
-    soxr = None
-
-# What is raised on files that are no audio. Transformers says what to install where a library is missing.
-LOADING_ERRORS: tuple[type[Exception], ...] = (OSError,)
-try:
-    from soundfile import SoundFileError
-
-    LOADING_ERRORS += (SoundFileError,)
-    from audioread import DecodeError  # used by Transformers before 5.23, where installed
-
-    LOADING_ERRORS += (DecodeError,)
-except ImportError:
-    pass
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, audio_token: str = AUDIO_TOKEN) -> PreTrainedTokenizerBase:
@@ -149,6 +136,15 @@ class SalmonnProcessor(ProcessorMixin):
         transcription_prompt (`str`, *optional*, defaults to `"Transcribe the speech."`):
             What `apply_transcription_request` asks.
         """
+        _check_settings(
+            tokenizer,
+            audio_token,
+            window_seconds,
+            stride_seconds,
+            num_query_tokens,
+            pad_last_window,
+            transcription_prompt,
+        )
         tokenizer = prepare_tokenizer(tokenizer, audio_token)
         self.audio_token = audio_token
         self.audio_token_id = tokenizer.convert_tokens_to_ids(audio_token)
@@ -207,9 +203,13 @@ class SalmonnProcessor(ProcessorMixin):
             inference engines ask, features and masks are lists with an entry for each clip, of shape `(frames, rows)` and
             `(frames,)`, its segments one behind the other.
         """
+        for name in ("images", "videos"):
+            if kwargs.get(name) is not None:
+                raise TypeError(f"`{name}` must be left out: this processor takes text and audio.")
         # speech recognition servers give the audio as the first argument
         if audio is None and text is not None and not _is_text(text):
             text, audio = None, text
+        _check_texts(text)
         if output_labels:
             raise ValueError(
                 "`output_labels=True` needs a conversation, whose template says what is an answer: call "
@@ -259,9 +259,9 @@ class SalmonnProcessor(ProcessorMixin):
         super()._check_special_mm_tokens(text, text_inputs, modalities)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        with _errors_of_loading():
-            if audio is not None:
-                audio = [_read_clip(clip, self.feature_extractor.sampling_rate) for clip in _list_clips(audio)]
+        if audio is not None:
+            audio = [_read_clip(clip, self.feature_extractor.sampling_rate) for clip in _list_clips(audio)]
+        with _errors_of_templates():
             return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def validate_inputs(
@@ -319,16 +319,21 @@ class SalmonnProcessor(ProcessorMixin):
                 template takes no `tools`; with labels, if the template has no tags or a row has no answer.
         """
         batch = list_conversations(conversation)
-        batch = [[self._convert_message(message) for message in messages] for messages in batch]
+        template = self._find_template(chat_template)
+        reads = bool(kwargs.get("tokenize"))
+        batch = [[self._convert_message(message, template, reads) for message in messages] for messages in batch]
         conversation = batch[0] if isinstance(conversation[0], dict) else batch
-        named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
-        template = named.get(chat_template or "default", chat_template)
+        if not isinstance(tools, (list, tuple, type(None))):
+            raise TypeError(f"`tools` must be a list, got {shorten(tools)}.")
         if tools and not re.search(r"\btools\b", template):
             raise ValueError(f"`tools` must be left out, the chat template does not write them, got {len(tools)}.")
         kwargs = {**kwargs, "chat_template": chat_template, "tools": tools}
-        processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
+        processor_kwargs = kwargs.pop("processor_kwargs", None) or {}
+        if not isinstance(processor_kwargs, dict):
+            raise TypeError(f"`processor_kwargs` must be a dict, got {shorten(processor_kwargs)}.")
+        processor_kwargs = dict(processor_kwargs)
         output_labels = kwargs.pop("output_labels", False) or processor_kwargs.pop("output_labels", False)
-        with _errors_of_loading():
+        with _errors_of_templates():
             if not output_labels:
                 return super().apply_chat_template(conversation, processor_kwargs=processor_kwargs, **kwargs)
             if not (kwargs.get("tokenize") and kwargs.get("return_dict")):
@@ -354,21 +359,47 @@ class SalmonnProcessor(ProcessorMixin):
         processed_dict["offset_mapping"] = offsets.tolist() if hasattr(offsets, "tolist") else offsets
         return super()._adjust_assistant_masks_indices(processed_dict, generation_indices)
 
-    def _convert_message(self, message: dict) -> dict:
-        """A message whose parts are text, and clips under the one name that is read here. Not the caller's own."""
+    def _find_template(self, chat_template: str | None) -> str:
+        """The text of a chat template that is given, or named. Raises `TypeError` or `ValueError` if it is none."""
+        named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        if not isinstance(chat_template, (str, type(None))):
+            raise TypeError(f"`chat_template` must be a string, got {shorten(chat_template)}.")
+        template = named.get(chat_template or "default", chat_template)
+        if not isinstance(template, str):
+            raise TypeError(f"`chat_template` must be a string, got {shorten(template)}.")
+        if "{" not in template:
+            raise ValueError(
+                f"`chat_template` must be a Jinja template, or the name of one of {sorted(named)}, got {shorten(template)!r}."
+            )
+        return template
+
+    def _convert_message(self, message: dict, template: str, reads: bool) -> dict:
+        """
+        A message whose parts are text, and clips under the one name that is read here. Not the caller's own. Where
+        nothing `reads` the clips, they stay as they are.
+        """
         content = message.get("content")
         if content is None:
             return message
+        headers = "'ASSISTANT:'" in template and message["role"] != "assistant"
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else [*map(_convert_part, content)]
-        if any(self.audio_token in part["text"] for part in parts if part["type"] == "text"):
-            raise ValueError(
-                f"`conversation` must not hold {self.audio_token!r} in its text: clips are parts of type 'audio'. Got "
-                f"{message!r}."
-            )
         for part in parts:
-            if part["type"] == "audio" and "audio" in part:
-                part["audio"] = _read_clip(part["audio"], self.feature_extractor.sampling_rate)
-        return message if isinstance(content, str) else {**message, "content": parts}
+            if part["type"] == "audio":
+                part["audio"] = _read_clip(part["audio"], self.feature_extractor.sampling_rate, reads)
+                continue
+            check_text("conversation", part["text"])
+            if self.audio_token in part["text"]:
+                raise ValueError(
+                    f"`conversation` must not hold {self.audio_token!r} in its text: clips are parts of type 'audio'. Got "
+                    f"{shorten(part['text'])!r}."
+                )
+            part["text"] = keep_as_text(part["text"], self._control_tokens(), headers)
+        return {**message, "content": parts[0]["text"] if isinstance(content, str) else parts}
+
+    def _control_tokens(self) -> list[str]:
+        """What only the template may write: the tokenizer's special tokens."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        return sorted(added | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
 
     def _find_labels(self, inputs: BatchFeature, conversations: list[list[dict]], chat_template: str | None):
         """`input_ids` where `assistant_masks` says so, -100 elsewhere, in the type of `input_ids`."""
@@ -416,6 +447,8 @@ class SalmonnProcessor(ProcessorMixin):
         clips = _list_clips(audio)
         if not clips:
             raise ValueError("`audio` must hold at least one clip, got none.")
+        if not isinstance(prompt, (str, list, tuple, type(None))):
+            raise TypeError(f"`prompt` must be a string or a list of strings, got {type(prompt).__name__}.")
         prompts = [prompt] * len(clips) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(clips):
             raise ValueError(
@@ -443,15 +476,51 @@ class SalmonnProcessor(ProcessorMixin):
         return [] if self.tokenizer.decode(word + word) == "a a" else space
 
 
+def _check_settings(
+    tokenizer, audio_token, window_seconds, stride_seconds, num_query_tokens, pad_last_window, transcription_prompt
+) -> None:
+    """Raises `ValueError` or `TypeError` for arguments that no model can have."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(f"`tokenizer` must be a tokenizer, got {type(tokenizer).__name__}.")
+    for name, value in (("audio_token", audio_token), ("transcription_prompt", transcription_prompt)):
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"`{name}` must be a string that is not empty, got {value!r}.")
+    if audio_token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token):
+        raise ValueError(f"`audio_token` must be a token of its own, got {audio_token!r}, which has another meaning.")
+    if not isinstance(num_query_tokens, int) or isinstance(num_query_tokens, bool) or num_query_tokens < 1:
+        raise ValueError(f"`num_query_tokens` must be an integer of at least 1, got {num_query_tokens!r}.")
+    if not isinstance(pad_last_window, bool):
+        raise TypeError(f"`pad_last_window` must be True or False, got {pad_last_window!r}.")
+    if window_seconds is None:
+        return
+    for name, value in (("window_seconds", window_seconds), ("stride_seconds", stride_seconds)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value < float("inf") or seconds_to_frames(value) < 1:
+            raise ValueError(f"`{name}` must be a number of seconds, of at least one frame of 0.02 s, got {value!r}.")
+    if seconds_to_frames(stride_seconds) > seconds_to_frames(window_seconds):
+        raise ValueError(
+            f"`stride_seconds` must be at most `window_seconds`, or what is between windows is never heard, got "
+            f"{stride_seconds} and {window_seconds}."
+        )
+
+
 @contextmanager
-def _errors_of_loading():
-    """Turns what loaders of files and Jinja raise, each its own, into a `ValueError`."""
+def _errors_of_templates():
+    """Turns what Jinja raises into a `ValueError`."""
     try:
         yield
-    except TemplateError as error:
+    except (TemplateError, OverflowError, RecursionError) as error:  # its sandbox bounds ranges
         raise ValueError(f"`chat_template` cannot write this conversation: {error}") from error
-    except LOADING_ERRORS as error:
-        raise ValueError(f"`audio` must be a readable audio file: {error}") from error
+
+
+def _check_texts(text) -> None:
+    if text is None:
+        return
+    if isinstance(text, (list, tuple)) and not len(text):
+        raise ValueError("`text` must hold at least one string, got none.")
+    for sample in [text] if isinstance(text, str) else text if isinstance(text, (list, tuple)) else ():
+        if isinstance(sample, str):
+            check_text("text", sample)
 
 
 def _is_text(text) -> bool:
@@ -467,58 +536,64 @@ def _list_clips(audio) -> list:
 
 def _convert_part(part: dict) -> dict:
     """A part of a message as `{"type": "text", "text"}` or `{"type": "audio", "audio"}`, from each way to write it."""
-    kind = part.get("type")
+    kind, source = part.get("type"), None
     if kind == "text" and isinstance(part.get("text"), str):
         return dict(part)
-    if kind == "input_audio" and "data" in (part.get("input_audio") or {}):
-        source = part["input_audio"]
-        return {"type": "audio", "audio": f"data:audio/{source.get('format', 'wav')};base64,{source['data']}"}
-    if kind == "audio_url" and part.get("audio_url"):
-        source = part["audio_url"]
-        return {"type": "audio", "audio": source["url"] if isinstance(source, dict) else source}
-    if kind == "audio":
-        sources = [part[name] for name in ("audio", "url", "path") if part.get(name) is not None]
-        return {"type": "audio", **({"audio": sources[0]} if sources else {})}
-    raise ValueError(
-        "`conversation` must have parts of type 'text' with a text, 'audio', 'input_audio' with its data or 'audio_url' "
-        f"with its URL, got {part!r}."
-    )
+    if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
+        data = part["input_audio"].get("data")
+        source = f"data:audio/{part['input_audio'].get('format', 'wav')};base64,{data}" if _is_given(data) else None
+    elif kind == "audio_url":
+        source = part.get("audio_url")
+        source = source.get("url") if isinstance(source, dict) else source
+        source = source if isinstance(source, str) else None
+    elif kind == "audio":
+        source = next((part[name] for name in ("audio", "url", "path", "base64") if part.get(name) is not None), None)
+    if source is None:
+        raise ValueError(
+            "`conversation` must have parts of type 'text' with a text, 'audio' with a clip, 'input_audio' with its data or "
+            f"'audio_url' with its URL, got {shorten(part)}."
+        )
+    return {"type": "audio", "audio": source}
 
 
-def _read_clip(clip, sampling_rate: int):
+def _is_given(data) -> bool:
+    return isinstance(data, str) and bool(data)
+
+
+def _read_clip(clip, sampling_rate: int, reads: bool = True):
     """
-    A clip as [`~audio_utils.load_audio`] takes it, a string or an array, of each form in which `datasets` has clips:
-    `{"array", "sampling_rate"}`, `{"bytes", "path"}`, torchcodec's `AudioDecoder`. Arrays alone stay as they are.
+    The samples of a clip: of what [`load_clip`] reads, if anything `reads` them, and of each form in which `datasets` has
+    clips, `{"array", "sampling_rate"}`, `{"bytes", "path"}`, torchcodec's `AudioDecoder`. Arrays alone stay as they are.
     """
-    if isinstance(clip, Path):
-        return str(clip)
     if isinstance(clip, torch.Tensor):
         return clip.detach().cpu().numpy()
+    if isinstance(clip, np.ndarray) or _is_samples(clip):
+        return clip
     if hasattr(clip, "get_all_samples"):
         samples = clip.get_all_samples()
         clip = {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
-    if isinstance(clip, bytes):
-        clip = {"bytes": clip}
+    if isinstance(clip, (str, Path, bytes)):
+        return load_clip(clip, sampling_rate) if reads else clip
     if not isinstance(clip, dict):
-        return clip
-    if clip.get("bytes") is not None:
-        return "data:;base64," + base64.b64encode(clip["bytes"]).decode()
+        raise TypeError(f"`audio` must be a path, an address, base64 or samples, got {shorten(clip)}.")
+    for name in ("bytes", "path"):
+        source = clip.get(name)
+        if source is not None and clip.get("array") is None:
+            return _read_clip(source, sampling_rate, reads)
     array = clip.get("array", clip.get("raw"))
-    if array is None and clip.get("path") is not None:
-        return str(clip["path"])
-    if array is None or not clip.get("sampling_rate"):
+    if array is None or clip.get("sampling_rate") is None:
         raise ValueError(
             "`audio` must be a path, samples, or a dict of `array` and `sampling_rate`, or of `bytes` or `path`, got a "
             f"dict of {', '.join(map(repr, clip)) or 'nothing'}."
         )
     array = np.asarray(array)
-    if array.ndim == 2:
-        array = array.mean(axis=int(np.argmin(array.shape)))  # there are more samples than channels
-    if clip["sampling_rate"] == sampling_rate or not np.issubdtype(array.dtype, np.floating):
-        return array  # integers are refused later on
-    if soxr is None:
-        raise ImportError(f"Resampling `audio` of {clip['sampling_rate']} Hz needs `pip install soxr`.")
-    return soxr.resample(array, clip["sampling_rate"], sampling_rate, quality="soxr_hq").astype(np.float32)
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:  # there are more samples than channels
+        array = array.T
+    return to_mono(array, clip["sampling_rate"], sampling_rate)
+
+
+def _is_samples(clip) -> bool:
+    return isinstance(clip, (list, tuple)) and len(clip) > 0 and isinstance(clip[0], (int, float))
 
 
 # Transformers before 5.23 has no defaults on the processor itself, and looks for them here.

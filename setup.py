@@ -77,6 +77,7 @@ EXTRAS = {
     # The documentation as a site: its commands run in pages, its reference is made of docstrings.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0", "markdown-exec>=1.10"],
     "dev": [
+        "hypothesis>=6.100",
         "packaging>=25",
         "pytest>=8",
         "pytest-randomly>=3.15",

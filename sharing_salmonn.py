@@ -22,6 +22,7 @@ import tempfile
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.utils import cached_file
 
@@ -106,9 +107,29 @@ class SalmonnSharingMixin:
                 adapter_kwargs |= {"_adapter_model_path": str(name)}
         if "_adapter_model_path" in adapter_kwargs:
             adapter_kwargs["base_check"] = base_check
-        return super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, adapter_kwargs=adapter_kwargs, **kwargs
-        )
+        for argument in ("dtype", "torch_dtype"):
+            dtype = kwargs.get(argument)
+            if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ValueError(f"`{argument}` must be 'auto' or the name of a dtype, got {dtype!r}.")
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                adapter_kwargs=adapter_kwargs,
+                output_loading_info=True,
+                **kwargs,
+            )
+        except SafetensorError as error:
+            raise WeightsError(f"The weights of {name} cannot be read, they may be truncated ({error}).") from error
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise WeightsError(
+                f"The weights of {name} have other sizes than its configuration says, see the report above. ({error})"
+            ) from error
+        _check_connector(model, info["missing_keys"], name)
+        return (model, info) if wants_info else model
 
     def save_pretrained(
         self,
@@ -138,6 +159,8 @@ class SalmonnSharingMixin:
             args, kwargs:
                 Passed on to [`~PreTrainedModel.save_pretrained`], as all other arguments are.
         """
+        if os.path.isfile(save_directory):
+            raise ValueError(f"`save_directory` must be a folder, got the file {save_directory}.")
         has_adapter = self._hf_peft_config_loaded
         if adapter_only and not has_adapter:
             raise ValueError("`adapter_only=True` needs a model with an adapter, got one without.")
@@ -260,3 +283,18 @@ class SalmonnSharingMixin:
         """Names of the models that this one is made of, as far as their configurations have them."""
         parts = (self.config.speech_config, self.config.beats_config, self.config.text_config)
         return [part.name_or_path for part in parts if part is not None]
+
+
+class WeightsError(ValueError, RuntimeError):
+    """Files of weights that are damaged or do not fit: a `ValueError`, and what Transformers raises."""
+
+
+def _check_connector(model, missing_keys, name) -> None:
+    """Raises a `ValueError` if a file has an LLM but not all that stands before it, which would be random."""
+    missing = sorted(key for key in missing_keys if "connector." in key or "_layer_norm." in key)
+    has_llm = not any(".embed_tokens." in key or key.startswith("embed_tokens.") for key in missing_keys)
+    if missing and has_llm and not getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"The weights of {name} lack {len(missing)} tensors of the connector, which would be random, such as "
+            f"{missing[0]}. If they are in an adapter, load that with `adapter_kwargs`."
+        )

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cli_salmonn.commands import add_command, add_dtype
+from cli_salmonn.commands import MAX_BEAMS, add_command, add_dtype, integer, positive_integer, real_number
 from cli_salmonn.transcripts import FORMATS, format_segments, join
 
 
@@ -58,9 +58,13 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--adapter", metavar="DIR", help="adapter, such as `salmonn train` writes, for a MODEL without one"
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's own)")
-    parser.add_argument("--num-beams", type=int, metavar="N", help="1 is fastest (default: the model's own)")
-    parser.add_argument("--lora-scale", type=float, metavar="X", help="strength of LoRA, 1 is as trained")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_integer, metavar="N", help="longest answer (default: the model's own)"
+    )
+    parser.add_argument(
+        "--num-beams", type=integer(1, MAX_BEAMS), metavar="N", help="1 is fastest (default: the model's own)"
+    )
+    parser.add_argument("--lora-scale", type=real_number(0), metavar="X", help="strength of LoRA, 1 is as trained")
     parser.add_argument(
         "--head-mask", metavar="FILE", help="published mask of attention heads (AHAMask), which stands for a question"
     )

@@ -3,7 +3,16 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, add_output, add_repo_id, seconds_or_none
+from cli_salmonn.commands import (
+    SEED,
+    add_command,
+    add_dtype,
+    add_output,
+    add_repo_id,
+    positive_integer,
+    real_number,
+    seconds_or_none,
+)
 
 
 EXAMPLES = """\
@@ -42,7 +51,7 @@ def add_parser(commands) -> None:
         help="default: qformer",
     )
     settings.add_argument(
-        "--num-query-tokens", type=int, metavar="N", help="audio tokens for each window (default: 1)"
+        "--num-query-tokens", type=positive_integer, metavar="N", help="audio tokens for each window (default: 1)"
     )
     settings.add_argument(
         "--window-seconds",
@@ -50,7 +59,7 @@ def add_parser(commands) -> None:
         metavar="S",
         help="default: 0.333333; 'none': the Q-Former reads whole segments",
     )
-    settings.add_argument("--stride-seconds", type=float, metavar="S", help="default: 0.333333")
+    settings.add_argument("--stride-seconds", type=real_number(0), metavar="S", help="default: 0.333333")
     for option, name, what, default in (
         ("hidden-size", "hidden_size", "width", 768),
         ("layers", "num_hidden_layers", "layers", 2),
@@ -58,7 +67,9 @@ def add_parser(commands) -> None:
         ("intermediate-size", "intermediate_size", "width of the feed-forward part", 3072),
     ):
         text = f"{what} of the Q-Former (default: {default})"
-        settings.add_argument(f"--qformer-{option}", dest=f"qformer.{name}", type=int, metavar="N", help=text)
+        settings.add_argument(
+            f"--qformer-{option}", dest=f"qformer.{name}", type=positive_integer, metavar="N", help=text
+        )
     settings.add_argument(
         "--segment-positions",
         dest="segment_position_embeddings",
@@ -72,10 +83,13 @@ def add_parser(commands) -> None:
         help="encode clips as long as they are, not as 30 s",
     )
     settings.add_argument(
-        "--segment-seconds", type=int, metavar="S", help="length of a segment of BEATs alone (default: 30)"
+        "--segment-seconds",
+        type=positive_integer,
+        metavar="S",
+        help="length of a segment of BEATs alone (default: 30)",
     )
     settings.add_argument("--pad-last-window", action="store_true", help="give the last frames of a clip a window too")
-    settings.add_argument("--seed", type=int, metavar="N", help="of the connector's random numbers (default: 0)")
+    settings.add_argument("--seed", type=SEED, metavar="N", help="of the connector's random numbers (default: 0)")
     add_dtype(parser, "default: each part keeps its own")
     add_repo_id(parser)
     add_output(parser)

@@ -5,18 +5,22 @@ installed, everything else. Checking a file needs no torch.
 """
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 
+from audio_reading_salmonn import UnknownFormatError, shorten
 from data_salmonn.audio import SAMPLING_RATE, measure_audio, read_audio
 
 
 # By which clips in a folder are found. Those that libsndfile reads, and those that it does not.
 SNDFILE_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 OTHER_ENDINGS = (".m4a", ".mp4", ".webm", ".aac", ".wma", ".amr", ".mov", ".mkv", ".mka", ".3gp")
+# How the problem begins of files that libsndfile does not read, but maybe another library does.
+UNREADABLE = "is no audio that can be read"
 AUDIO_ENDINGS = SNDFILE_ENDINGS + OTHER_ENDINGS
 
 
@@ -29,12 +33,12 @@ def check_clip(path: str | Path) -> None:
     _, problem = measure_audio(Path(path))
     if problem is None:
         return
-    if "no samples" in problem:
-        raise ValueError(f"`audio` {path} holds no samples")
+    if not problem.startswith(UNREADABLE):
+        raise ValueError(f"`audio` {path} {problem}")
     if _has_ffmpeg():
         _decode_with_ffmpeg(path, seconds=0.1)
     elif not _has_torchcodec():
-        raise _unreadable(path, problem)
+        raise _unreadable(path, problem.removeprefix(UNREADABLE))
 
 
 def read_clip(path: str | Path) -> np.ndarray:
@@ -46,9 +50,7 @@ def read_clip(path: str | Path) -> np.ndarray:
     _check_exists(path)
     try:
         return read_audio(Path(path))
-    except ValueError as error:
-        if measure_audio(Path(path))[1] == "the clip has no samples":
-            raise ValueError(f"`audio` {path} holds no samples") from error
+    except UnknownFormatError as error:
         if _has_ffmpeg():
             return _decode_with_ffmpeg(path)
         if _has_torchcodec():
@@ -57,10 +59,10 @@ def read_clip(path: str | Path) -> np.ndarray:
 
 
 def _check_exists(path: str | Path) -> None:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"`audio` must be a file, got the folder {path}")
-    if not Path(path).is_file():
-        raise ValueError(f"`audio` {path} does not exist")
+    if not os.path.isfile(path):
+        raise ValueError(f"`audio` {shorten(str(path))} does not exist")
 
 
 def _unreadable(path: str | Path, reason) -> ValueError:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command
+from cli_salmonn.commands import add_command, real_number
 
 
 EXAMPLES = """\
@@ -19,7 +19,9 @@ def add_parser(commands) -> None:
     parser.add_argument("first", metavar="FIRST", help="adapter whose settings the mean has")
     parser.add_argument("second", metavar="SECOND", help="adapter of the same model")
     parser.add_argument("output", metavar="OUT", help="folder to write")
-    parser.add_argument("--weight", type=float, default=0.5, metavar="W", help="share of SECOND (default: 0.5)")
+    parser.add_argument(
+        "--weight", type=real_number(0, 1), default=0.5, metavar="W", help="share of SECOND (default: 0.5)"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """What is in the folder of a model or an adapter, by its JSON and the headers of its safetensors: no weight is read."""
 
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from conversion_salmonn.folders import ADAPTER_FILES, check_adapter, check_model
+from data_salmonn.json_text import read_object
 
 
 # The parts, by the beginnings of the names of their tensors.
@@ -92,7 +92,7 @@ def summarize(folder: str | os.PathLike) -> dict:
     summary = {"model": str(folder), "base_model": adapter and adapter["base_model"], "adapter": adapter}
     if base is None:
         return summary | dict.fromkeys(("parts", "parameters", "bytes", "dtype", "audio", "memory"))
-    config = _read_json(base / "config.json")
+    config = read_object(base / "config.json")
     if config.get("model_type") != "salmonn":
         raise ValueError(f"`model` {base} must be a SALMONN, got a model of type {config.get('model_type')!r}.")
     try:
@@ -108,16 +108,6 @@ def summarize(folder: str | os.PathLike) -> dict:
         "audio": audio,
         "memory": _estimate_memory(parts, extra),
     }
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold an object, got {type(content).__name__}")
-    return content
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -142,7 +132,7 @@ def _find_weights(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if not index.is_file():
         raise ValueError(f"`model` {folder} has no weights as safetensors, whose headers could be read.")
-    return [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+    return [folder / name for name in sorted(set(read_object(index)["weight_map"].values()))]
 
 
 def _read_parts(folder: Path, config: dict) -> list[Part]:
@@ -234,7 +224,7 @@ def count_segment_tokens(config: dict) -> int:
 
 def _read_adapter(folder: Path) -> dict:
     check_adapter(folder)
-    settings, part = _read_json(folder / ADAPTER_FILES[0]), Part("Adapter")
+    settings, part = read_object(folder / ADAPTER_FILES[0]), Part("Adapter")
     for name, shape, dtype in _list_tensors([folder / ADAPTER_FILES[1]]):
         _count(part, name, shape, dtype)
     return {

@@ -2,8 +2,11 @@
 """How every command of `salmonn` is made, and the options that several of them share."""
 
 import argparse
-import json
+import math
 from collections.abc import Callable
+
+from audio_reading_salmonn import shorten
+from data_salmonn.json_text import parse_json
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -78,11 +81,40 @@ def add_repo_id(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_integer(text: str) -> int:
-    """For argparse: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
-    return int(text)
+def integer(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """For argparse: an integer from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected an integer from {least} to {most}, got {shorten(text)!r}")
+        return value
+
+    return read
+
+
+def real_number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """For argparse: a number from `least` to `most`, and finite."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or math.isinf(value):
+            limits = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+            raise argparse.ArgumentTypeError(f"expected a number {limits}, got {shorten(text)!r}")
+        return value
+
+    return read
+
+
+positive_integer = integer(1)
+SEED = integer(0, 2**32 - 1)  # numpy's seeds
+MAX_BEAMS = 256  # as `generate` has it; each beam holds a cache of the prompt
 
 
 def seconds_or_none(text: str) -> float | str:
@@ -102,6 +134,6 @@ def name_and_value(text: str) -> tuple[str, object]:
     """For argparse: a name and a value that is JSON (a number, true, null), or else text."""
     key, value = name_and_text(text)
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
+        return key, parse_json(value)
+    except ValueError:
         return key, value

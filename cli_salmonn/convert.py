@@ -3,7 +3,15 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, add_output, add_repo_id, seconds_or_none
+from cli_salmonn.commands import (
+    add_command,
+    add_dtype,
+    add_output,
+    add_repo_id,
+    positive_integer,
+    real_number,
+    seconds_or_none,
+)
 
 
 # As `conversion_salmonn.families` has it, which takes long to import.
@@ -97,17 +105,19 @@ def _add_salmonn(formats) -> None:
     parser.add_argument("--whisper", required=True, help="folder or Hub id of its Whisper")
     parser.add_argument("--llm", required=True, help="folder or Hub id of its LLM")
     parser.add_argument("--beats", help="its BEATs .pt file, or a converted folder; left out: trained without BEATs")
-    parser.add_argument("--qformer-heads", type=int, metavar="N", help="attention heads of the Q-Former (default: 12)")
+    parser.add_argument(
+        "--qformer-heads", type=positive_integer, metavar="N", help="attention heads of the Q-Former (default: 12)"
+    )
     recorded = "default: as the file records it, else {}"
-    parser.add_argument("--lora-alpha", type=float, metavar="X", help=recorded.format(32))
-    parser.add_argument("--lora-dropout", type=float, metavar="P", help=recorded.format(0.1))
+    parser.add_argument("--lora-alpha", type=real_number(0), metavar="X", help=recorded.format(32))
+    parser.add_argument("--lora-dropout", type=real_number(0, 1), metavar="P", help=recorded.format(0.1))
     parser.add_argument(
         "--window-seconds",
         type=seconds_or_none,
         metavar="S",
         help=recorded.format(0.333333) + "; 'none': the Q-Former reads whole segments",
     )
-    parser.add_argument("--stride-seconds", type=float, metavar="S", help=recorded.format(0.333333))
+    parser.add_argument("--stride-seconds", type=real_number(0), metavar="S", help=recorded.format(0.333333))
     add_dtype(parser, "default: each tensor keeps its own")
     add_repo_id(parser)
     add_output(parser)

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype
+from cli_salmonn.commands import add_command, add_dtype, integer
 from demo_salmonn.limits import Limits
 
 
@@ -34,7 +34,9 @@ def add_parser(commands) -> None:
     )
     page = parser.add_argument_group("page")
     page.add_argument("--host", metavar="NAME", help="name or address to listen at (default: 127.0.0.1)")
-    page.add_argument("--port", type=int, metavar="N", help="port to listen at (default: the first free from 7860 on)")
+    page.add_argument(
+        "--port", type=integer(1, 65535), metavar="N", help="port to listen at (default: the first free from 7860 on)"
+    )
     page.add_argument("--share", action="store_true", help="give the page a public address for a few days, by Gradio")
     page.add_argument("--no-browser", action="store_true", help="do not open a browser")
     bounds = parser.add_argument_group("what a visitor can ask of this machine")

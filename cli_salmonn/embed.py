@@ -5,7 +5,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from cli_salmonn.commands import add_beats, add_command
+from cli_salmonn.commands import add_beats, add_command, integer, real_number
 
 
 EXAMPLES = """\
@@ -26,11 +26,11 @@ def add_parser(commands) -> None:
     parser.add_argument("--output", required=True, metavar="OUT", help="the .npz file, or with --frames the folder")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
     parser.add_argument(
-        "--layers", type=int, nargs="+", metavar="N", help="0 is the input of the first layer (default: all)"
+        "--layers", type=integer(0), nargs="+", metavar="N", help="0 is the input of the first layer (default: all)"
     )
     parser.add_argument("--frames", action="store_true", help="all frames, not their mean")
     parser.add_argument(
-        "--window", type=float, default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
+        "--window", type=real_number(0.025), default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
     )
 
 

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, name_and_value
+from cli_salmonn.commands import SEED, add_command, integer, name_and_value, positive_integer
 from cli_salmonn.report import add_audio, add_data, write_report_of
 
 
@@ -28,15 +28,19 @@ def add_parser(commands) -> None:
     parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="names, groups, or task files")
     parser.add_argument("--output", required=True, metavar="RUN", help="folder of the run")
     add_data(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N examples of each task")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="clips at a time (default: 8)")
+    parser.add_argument("--limit", type=positive_integer, metavar="N", help="the first N examples of each task")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of sampling and of the bootstrap (default: 0)"
+        "--batch-size", type=positive_integer, default=8, metavar="N", help="clips at a time (default: 8)"
+    )
+    parser.add_argument(
+        "--seed", type=SEED, default=0, metavar="N", help="of sampling and of the bootstrap (default: 0)"
     )
     parser.add_argument(
         "--generation", nargs="+", default=[], type=name_and_value, metavar="KEY=VALUE", help="such as num_beams=1"
     )
-    parser.add_argument("--bootstrap-samples", type=int, default=1000, metavar="N", help="default: 1000; 0 for none")
+    parser.add_argument(
+        "--bootstrap-samples", type=integer(0), default=1000, metavar="N", help="default: 1000; 0 for none"
+    )
     parser.add_argument("--llm", help="text LLM that reads what a Whisper writes: a cascade")
     parser.add_argument("--adapter", help="PEFT adapter to load on the model")
     parser.add_argument("--device", help="default: a GPU if there is one")

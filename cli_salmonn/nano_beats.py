@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from cli_salmonn.commands import add_command
+from cli_salmonn.commands import add_command, real_number
 
 
 TRAIN_EXAMPLES = """\
@@ -52,7 +52,9 @@ def add_parsers(commands) -> None:
     parser.add_argument("first", metavar="FIRST", help="BEATs whose settings the mean has")
     parser.add_argument("second", metavar="SECOND", help="BEATs with the same labels")
     parser.add_argument("output", metavar="OUT", help="folder to write")
-    parser.add_argument("--weight", type=float, default=0.5, metavar="W", help="share of SECOND (default: 0.5)")
+    parser.add_argument(
+        "--weight", type=real_number(0, 1), default=0.5, metavar="W", help="share of SECOND (default: 0.5)"
+    )
 
 
 def _add_fields(parser: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from cli_salmonn.commands import add_command
+from cli_salmonn.commands import SEED, add_command, positive_integer
 
 
 CLIP_EXAMPLES = """\
@@ -51,9 +51,11 @@ def add_parser(commands) -> None:
         parser.add_argument("output", metavar="DIR", help="folder of the clips and of clips.jsonl")
         splits = "train, validation, test" + (", test_unseen_voice" if kind == "speech" else "")
         parser.add_argument("--split", required=True, help=splits)
-        parser.add_argument("--count", type=int, required=True, metavar="N", help="number of clips")
-        parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-        parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+        parser.add_argument("--count", type=positive_integer, required=True, metavar="N", help="number of clips")
+        parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
+        parser.add_argument(
+            "--workers", type=positive_integer, metavar="N", help="processes (default: one for each core)"
+        )
         if kind == "speech":
             shuffled = "the words of all sentences in random order, which cannot be guessed"
             parser.add_argument("--shuffle-words", action="store_true", help=shuffled)
@@ -73,7 +75,7 @@ def _add_instructions(kinds) -> None:
     parser.add_argument(
         "--tasks", nargs="+", type=_task_size, default=[], metavar="TASK=SIZE", help="sizes other than all there is"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
 
 
 def _add_benchmark(kinds) -> None:
@@ -82,8 +84,10 @@ def _add_benchmark(kinds) -> None:
     parser.add_argument("output", metavar="DIR", help="folder of the manifests, for `salmonn evaluate --data-dir`")
     for name in ("speech", "unseen-voice", "sounds", "music"):
         parser.add_argument(f"--{name}", metavar="DIR", help="folder of made clips")
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="most rows of a task (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--limit", type=positive_integer, default=200, metavar="N", help="most rows of a task (default: 200)"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
 
 
 def _task_size(text: str) -> tuple[str, int | float]:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command
+from cli_salmonn.commands import add_command, positive_integer, real_number
 
 
 EXAMPLES = """\
@@ -17,8 +17,10 @@ def add_parser(commands) -> None:
     parser = add_command(commands, "sweep-lora", summary, _run, EXAMPLES)
     add_analysis(parser)
     parser.set_defaults(extra="eval")
-    parser.add_argument("--scales", type=float, nargs="+", default=[0, 0.25, 0.5, 0.75, 1], metavar="X")
-    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="longest answer (default: 200)")
+    parser.add_argument("--scales", type=real_number(0), nargs="+", default=[0, 0.25, 0.5, 0.75, 1], metavar="X")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_integer, default=200, metavar="N", help="longest answer (default: 200)"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -34,7 +36,7 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of a SALMONN")
     parser.add_argument("--adapter", metavar="DIR", help="adapter, where the model comes without one")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="manifests or Hub ids")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many rows of each task")
+    parser.add_argument("--limit", type=positive_integer, metavar="N", help="at most so many rows of each task")
     parser.add_argument("--dtype", default="auto", help="of the weights (default: as they are saved)")
     parser.add_argument("--device", help="such as cuda or cpu (default: cuda if there is one)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, JSON and PNG")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli_salmonn.commands import add_beats, add_command
+from cli_salmonn.commands import add_beats, add_command, positive_integer, real_number
 from data_salmonn.extras import needs_extra
 
 
@@ -30,13 +30,19 @@ def add_parser(commands) -> None:
     parser = add_command(commands, "tags", "say what is heard in clips, and when", _run, EXAMPLES)
     add_beats(parser)
     parser.add_argument(
-        "--window", type=float, default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
+        "--window", type=real_number(0.025), default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
     )
     when = parser.add_mutually_exclusive_group()
-    when.add_argument("--hop", type=float, metavar="S", help="seconds from window to window (default: half a window)")
+    when.add_argument(
+        "--hop", type=real_number(0.01), metavar="S", help="seconds from window to window (default: half a window)"
+    )
     when.add_argument("--frames", action="store_true", help="a score for each 0.16 s, from windows side by side")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="tags of a clip, at most (default: 5)")
-    parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help="lowest score of a tag (default: 0)")
+    parser.add_argument(
+        "--top", type=positive_integer, default=5, metavar="N", help="tags of a clip, at most (default: 5)"
+    )
+    parser.add_argument(
+        "--threshold", type=real_number(0, 1), default=0.0, metavar="P", help="lowest score of a tag (default: 0)"
+    )
     parser.add_argument("--labels", metavar="CSV", help="names of AudioSet's labels: columns mid and display_name")
     parser.add_argument("--plot", metavar="PNG", help="draw the tags over time; of several clips, a folder")
     output = parser.add_mutually_exclusive_group()

@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateAssertionError, TemplateError, TemplateSyntaxError
 from transformers import Blip2QFormerConfig
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from chat_template_salmonn import wrap_chat_template
 from configuration_salmonn import SalmonnConfig
@@ -114,6 +116,11 @@ def assemble(
     check_repo_id(repo_id)
     if whisper is None and beats is None:
         raise ValueError("One of `whisper` and `beats` must be given, got None for both.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be an integer from 0 to 2**63 - 1, got {seed!r}.")
+    if chat_template is not None:
+        _check_template(chat_template)
+    qformer = _check_qformer(qformer)
     with output_folder(output, overwrite) as folder:
         speech, language = None if whisper is None else read_whisper(whisper), read_llm(llm)
         beats_part = None if beats is None else read_beats(beats, seed)
@@ -128,7 +135,7 @@ def assemble(
             num_query_tokens=num_query_tokens,
             window_seconds=window_seconds,
             stride_seconds=stride_seconds if window_seconds is not None else None,
-            qformer_config={"model_type": "blip_2_qformer", **QFORMER, **_check_qformer(qformer)},
+            qformer_config={"model_type": "blip_2_qformer", **QFORMER, **qformer},
             segment_position_embeddings=segment_position_embeddings,
             segment_seconds=segment_seconds,
             fixed_length=fixed_length,
@@ -167,14 +174,31 @@ def _build_config(speech: Part | None, language: LanguagePart, beats: Part | Non
     )
 
 
+def _check_template(chat_template: str) -> None:
+    """Raises `ValueError` unless the processor can write a conversation with it."""
+    if not isinstance(chat_template, str):
+        raise TypeError(f"`chat_template` must be a string, got {chat_template!r}.")
+    try:
+        render_jinja_template([[{"role": "user", "content": "?"}]], chat_template=chat_template)
+    except (TemplateSyntaxError, TemplateAssertionError) as error:
+        raise ValueError(f"`chat_template` cannot be read: {error} (line {error.lineno}).") from error
+    except TemplateError:  # it may refuse this conversation
+        pass
+
+
 def _check_qformer(settings: dict | None) -> dict:
     """Raises `ValueError` naming a setting that the Q-Former does not have."""
     settings = settings or {}
+    if not isinstance(settings, dict):
+        raise TypeError(f"`qformer` must be a dict of settings, got {settings!r}")
     known = Blip2QFormerConfig().to_dict()
     unknown = sorted(settings.keys() - known.keys())
     if unknown:
         raise ValueError(f"`qformer` has no setting {', '.join(unknown)}")
     sizes = {**QFORMER, **settings}
+    for name in QFORMER:
+        if not isinstance(sizes[name], int) or sizes[name] < 1:
+            raise ValueError(f"`{name}` of `qformer` must be an integer of at least 1, got {sizes[name]!r}")
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise ValueError(
             f"`qformer` needs a hidden size that its heads divide, got {sizes['hidden_size']} and "

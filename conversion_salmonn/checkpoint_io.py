@@ -7,14 +7,10 @@ Reading checkpoints tensor by tensor and writing folders in one step.
     with_weights = TensorFolder("whisper/")       names and shapes now, tensors when asked for
 """
 
-import contextlib
-import json
 import logging
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm.auto import tqdm
+
+from data_salmonn.files import output_folder  # noqa: F401  # beside what it writes
+from data_salmonn.json_text import read_object
 
 
 logger = logging.getLogger(__name__)
@@ -44,64 +43,6 @@ MAX_NAMES = 8
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Output
-
-
-@contextlib.contextmanager
-def output_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """
-    A new folder that appears at `path` complete or not at all.
-
-    Work goes into a hidden folder beside `path`, which takes its place when the block ends. If the block raises, or is
-    interrupted, that folder is removed and whatever stood at `path` before is untouched.
-
-    Raises `ValueError` if `path` is a file, or a folder with something in it and `overwrite` is not given.
-    """
-    target = Path(path).expanduser().absolute()
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"`output` must be a folder, got the file {target}")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise ValueError(f"`output` {target} exists and is not empty: choose another folder, or overwrite it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, not in the system's temporary folder: a rename must not cross file systems.
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise ValueError(f"`output` {target} cannot be created: {error}") from error
-    try:
-        yield work
-        # `mkdtemp` keeps others out, and so do some writers of weights; what is finished is as readable as other files.
-        mask = _umask()
-        for written in (work, *work.rglob("*")):
-            written.chmod((0o777 if written.is_dir() else 0o666) & ~mask)
-        _put_in_place(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    """Renames `work` to `target`; a folder that stood there is kept until the new one is in its place."""
-    if not target.exists():
-        os.replace(work, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    os.replace(target, old)
-    try:
-        os.replace(work, target)
-    except OSError:
-        os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Input
 
 
@@ -117,24 +58,32 @@ def read_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f"checkpoint file {path} does not exist")
     try:
         # Files of before torch 1.6 are plain pickles and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        is_zip = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        damaged = _find_damage(path) if is_zip else None
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"checkpoint file {path} cannot be read: it is truncated, no PyTorch checkpoint, or holds more than weights "
             f"({reason})"
         ) from error
+    if damaged:
+        raise ValueError(f"checkpoint file {path} is damaged: what it holds in {damaged} is not what was written")
+    return content
+
+
+def _find_damage(path: Path) -> str | None:
+    """The first part of an archive whose checksum is not that of its bytes. torch looks at none."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def read_json(path: Path) -> dict:
     """The JSON object in `path`. Raises `ValueError` naming the file if there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return read_object(path)
+    except OSError as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 class TensorFolder(Mapping):
@@ -166,6 +115,10 @@ class TensorFolder(Mapping):
         weight_map = read_json(found).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{found} has no `weight_map`")
+        if not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise ValueError(f"`weight_map` in {found} must hold names of files")
+        if any(Path(shard).name != shard for shard in weight_map.values()):
+            raise ValueError(f"`weight_map` in {found} must name files beside it")
         for shard in sorted(set(weight_map.values())):
             if not (self.path / shard).is_file():
                 raise ValueError(f"weight file {self.path / shard} is missing, though {found.name} names it")
@@ -280,6 +233,7 @@ def check_fits(state: Mapping[str, torch.Tensor], module: nn.Module, source: str
     if missing:
         raise ValueError(f"{source} lacks these tensors: {list_names(missing)}")
     check_all_used(state, expected, (), source)
+    check_tensors(state, source, [name for name, tensor in expected.items() if tensor.is_floating_point()])
     wrong = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
         for name, tensor in state.items()
@@ -287,6 +241,26 @@ def check_fits(state: Mapping[str, torch.Tensor], module: nn.Module, source: str
     ]
     if wrong:
         raise ValueError(f"{source} holds tensors of other sizes than its configuration says: {list_names(wrong)}")
+
+
+def check_tensors(state: Mapping[str, torch.Tensor], source: str, names: Iterable[str] | None = None) -> None:
+    """
+    The tensors called `names`, or all, are dense, of floats and finite. Raises `ValueError` naming those that are not: a
+    weight that is NaN makes every answer nonsense, and no error.
+    """
+    wrong = {}
+    for name in state if names is None else names:
+        tensor = state.get(name)
+        if tensor is None:
+            continue
+        if tensor.layout != torch.strided:
+            wrong[name] = f"{name} ({tensor.layout})"
+        elif not tensor.is_floating_point():
+            wrong[name] = f"{name} ({tensor.dtype})"
+        elif not tensor.is_meta and not tensor.isfinite().all():
+            wrong[name] = f"{name} (NaN or inf)"
+    if wrong:
+        raise ValueError(f"{source} holds tensors that are no dense, finite floats: {list_names(wrong.values())}")
 
 
 def collect(source: Mapping[str, torch.Tensor], new_names: Mapping[str, str], title: str) -> dict[str, torch.Tensor]:

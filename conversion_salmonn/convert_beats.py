@@ -14,9 +14,8 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
-from configuration_beats import BeatsConfig
+from configuration_beats import MAX_WIDTH, BeatsConfig
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification, BeatsModel
 
@@ -96,7 +95,7 @@ def build_beats_config(cfg: dict) -> BeatsConfig:
     settings.update({ours: cfg[theirs] for ours, theirs in optional.items() if theirs in cfg})
     try:
         return BeatsConfig(**settings)
-    except (StrictDataclassError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"`cfg` describes no valid BEATs: {error}") from error
 
 
@@ -142,6 +141,8 @@ def build_id2label(cfg: dict, label_dict: dict | None) -> dict[int, str]:
     if "predictor_class" not in cfg:
         raise ValueError("`cfg` lacks `predictor_class`, the number of classes")
     num_labels = cfg["predictor_class"]
+    if not isinstance(num_labels, int) or not 1 <= num_labels <= MAX_WIDTH:
+        raise ValueError(f"`cfg['predictor_class']` must be a number of classes up to {MAX_WIDTH}, got {num_labels!r}")
     if not label_dict:
         return {index: f"LABEL_{index}" for index in range(num_labels)}
     labels = {int(index): str(label) for index, label in sorted(label_dict.items())}
@@ -191,7 +192,7 @@ def _load(path: str | os.PathLike, source: BeatsSource) -> tuple[BeatsConfig, di
         with torch.device("meta"):
             model = BeatsForAudioClassification(config)
         check_fits(state, model, "the fine-tuned model")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"checkpoint file {path} cannot be converted: {error}") from error
     return config, state, FINE_TUNED
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from configuration_salmonn import SalmonnConfig
-from conversion_salmonn.checkpoint_io import check_all_used, list_names, output_folder, read_pickle
+from conversion_salmonn.checkpoint_io import check_all_used, check_tensors, list_names, output_folder, read_pickle
 from conversion_salmonn.parts import (
     LanguagePart,
     Part,
@@ -83,6 +83,10 @@ RECORDED = {
     "window_seconds": "second_per_window",
     "stride_seconds": "second_stride",
 }
+
+
+# Of LoRA: what is beyond makes weights that are no numbers.
+MIN_ALPHA, MAX_ALPHA = 1e-6, 1e6
 
 
 @dataclass
@@ -198,6 +202,7 @@ def name_trained(
                 break
     check_all_used(source, names, leftovers, f"`ckpt` {label}")
     state = {ours: source[theirs] for theirs, ours in names.items()}
+    check_tensors(state, f"`ckpt` {label}")
     lora = {name: tensor for name, tensor in state.items() if ".lora_" in name}
     biases = [tensor for name, tensor in source.items() if re.search(BEATS_BIAS, name)]
     rotary = [tensor for name, tensor in source.items() if re.search(ROTARY, name)]
@@ -234,6 +239,15 @@ def settle(trained: TrainedPart, **given) -> dict:
         settings["window_seconds"] = None
     elif isinstance(settings["window_seconds"], str):
         raise ValueError(f"`window_seconds` must be a number or 'none', got {settings['window_seconds']!r}")
+    for name, least, most in (
+        ("lora_alpha", MIN_ALPHA, MAX_ALPHA),
+        ("lora_dropout", 0, 1),
+        ("qformer_heads", 1, 1000),
+    ):
+        value = settings[name]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most or name == "qformer_heads" and value != int(value):
+            raise ValueError(f"`{name}` must be a number from {least:g} to {most:g}, got {value!r}")
     return settings
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,7 +30,14 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from chat_template_salmonn import AUDIO_TOKEN
 from configuration_beats import BeatsConfig
 from configuration_salmonn import SalmonnConfig
-from conversion_salmonn.checkpoint_io import TensorFolder, check_all_used, check_fits, collect, find_folder
+from conversion_salmonn.checkpoint_io import (
+    TensorFolder,
+    check_all_used,
+    check_fits,
+    check_tensors,
+    collect,
+    find_folder,
+)
 from conversion_salmonn.convert_beats import load_beats_checkpoint
 from modeling_beats import BeatsModel
 from modeling_salmonn import SalmonnForConditionalGeneration
@@ -215,6 +223,8 @@ def _split_llm(source: str, config: PreTrainedConfig, weights: Mapping, referenc
     check_all_used(weights, [*names, head or ""], leftovers, label)
     state = collect(weights, names, "LLM")
     check_fits(state, base, label)
+    if head is not None and not tied:
+        check_tensors({head: weights[head]}, label)
     embedding = base.get_input_embeddings().weight
     embedding_name = next(name for name, parameter in base.named_parameters() if parameter is embedding)
     if head is None and not tied:
@@ -230,8 +240,8 @@ def _split_llm(source: str, config: PreTrainedConfig, weights: Mapping, referenc
 def _read_config(folder: Path, argument: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(f"`{argument}` {folder} has no configuration that can be read: {reason}") from error
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
+
+from audio_reading_salmonn import check_samples, max_audio_seconds, measure_file, read_file, shorten, to_mono
 
 
 SAMPLING_RATE = 16000
 SILENCE_SECONDS = 0.1  # between joined clips, as in the released code
+MAX_SILENCE_SECONDS = 60
 
 
 class DatasetClip:
@@ -41,19 +42,19 @@ def read_audio(audio: Any, silence_seconds: float = SILENCE_SECONDS) -> np.ndarr
         `np.ndarray`: float32 of shape `(samples,)`, 16 kHz, channels averaged.
 
     Raises:
-        ValueError: on a clip without samples, or one that cannot be read.
+        ValueError: on a clip without samples, one that cannot be read, that is cut off or longer than six hours (set the
+            environment variable `SALMONN_MAX_AUDIO_HOURS` for more), and on samples that are NaN, inf or far beyond 1.
         TypeError: on anything else.
     """
     if isinstance(audio, (list, tuple)):
         if not audio:
             raise ValueError("`audio` must hold at least one clip, got an empty list.")
+        if not 0 <= silence_seconds <= MAX_SILENCE_SECONDS:
+            raise ValueError(f"`silence_seconds` must be from 0 to {MAX_SILENCE_SECONDS}, got {silence_seconds!r}.")
         silence = np.zeros(round(silence_seconds * SAMPLING_RATE), dtype=np.float32)
         parts = [part for clip in audio for part in (silence, read_audio(clip))]
         return np.concatenate(parts[1:])
-    samples = _read_clip(audio)
-    if samples.ndim != 1 or not len(samples):
-        raise ValueError(f"`audio` must be mono samples, at least one, got an array of shape {samples.shape}.")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return _read_clip(audio)
 
 
 def _read_clip(audio: Any) -> np.ndarray:
@@ -61,32 +62,31 @@ def _read_clip(audio: Any) -> np.ndarray:
     if isinstance(audio, DatasetClip):
         audio = audio.load()
     if isinstance(audio, np.ndarray):
-        return _check_samples(audio)
+        if audio.ndim != 1 or not len(audio):
+            raise ValueError(f"`audio` must be mono samples, at least one, got an array of shape {audio.shape}.")
+        return np.ascontiguousarray(check_samples(audio), dtype=np.float32)
     if hasattr(audio, "get_all_samples"):  # torchcodec's, where `datasets` is left to decode
         samples = audio.get_all_samples()
-        return _to_mono_16k(samples.data.numpy().T, samples.sample_rate)
+        return _check_any(to_mono(samples.data.numpy().T, samples.sample_rate, SAMPLING_RATE))
     if isinstance(audio, (str, Path)):
         audio = {"path": str(audio)}
     if not isinstance(audio, dict):
         raise TypeError(f"`audio` must be a clip as `datasets` has it, a path or samples, got {type(audio).__name__}.")
     if audio.get("array") is not None:
-        if not audio.get("sampling_rate"):
+        if audio.get("sampling_rate") is None:
             raise ValueError("`audio` must come with its `sampling_rate` where it is an `array`, got none.")
-        return _to_mono_16k(_check_samples(np.asarray(audio["array"])), audio["sampling_rate"])
+        return _check_any(to_mono(np.asarray(audio["array"]), audio["sampling_rate"], SAMPLING_RATE))
     if _is_nothing(audio):
         raise ValueError("`audio` must be a clip, got a row without one.")
-    file = _file_of(audio)
-    if isinstance(file, Path) and not file.is_file():
-        raise ValueError(f"`audio` {file}: there is no such file.")
-    try:
-        return _to_mono_16k(*soundfile.read(file, dtype="float32", always_2d=True))
-    except (RuntimeError, OSError, MemoryError) as error:  # soundfile's errors are RuntimeErrors
-        raise ValueError(f"`audio` {audio.get('path')} is no audio that can be read ({error}).") from error
+    file, name = _file_of(audio)
+    if isinstance(file, Path) and not _is_file(file):
+        raise ValueError(f"`audio` {name}: there is no such file.")
+    return read_file(file, SAMPLING_RATE, name)
 
 
-def _check_samples(samples: np.ndarray) -> np.ndarray:
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise TypeError(f"`audio` must be floating-point samples in [-1, 1), got {samples.dtype}.")
+def _check_any(samples: np.ndarray) -> np.ndarray:
+    if not len(samples):
+        raise ValueError(f"`audio` must be mono samples, at least one, got an array of shape {samples.shape}.")
     return samples
 
 
@@ -94,22 +94,26 @@ def _is_nothing(audio: Any) -> bool:
     """Whether a cell is empty, as `datasets` and CSV files leave it."""
     if isinstance(audio, dict):
         return all(audio.get(name) is None for name in ("path", "bytes", "array"))
-    return audio is None or isinstance(audio, str) and not audio
+    return audio is None or isinstance(audio, (str, list)) and not audio
 
 
-def _file_of(clip: dict) -> Path | BytesIO:
-    return Path(str(clip.get("path"))) if clip.get("bytes") is None else BytesIO(clip["bytes"])
+def _file_of(clip: dict) -> tuple[Path | BytesIO, str]:
+    """The file of a cell, and what to call it."""
+    path, content = clip.get("path"), clip.get("bytes")
+    if content is None:
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"`path` of `audio` must be a path, got {shorten(path)}.")
+        return Path(path), shorten(str(path))
+    if not isinstance(content, bytes):
+        raise TypeError(f"`bytes` of `audio` must be the bytes of a file, got {type(content).__name__}.")
+    return BytesIO(content), shorten(str(path)) if path else "bytes"
 
 
-def _to_mono_16k(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """`(samples,)` of 16 kHz from `(samples,)` or `(samples, channels)`, as Transformers' `load_audio` makes them."""
-    samples = np.asarray(samples, dtype=np.float32)
-    samples = samples.mean(axis=-1) if samples.ndim == 2 else samples
-    if sampling_rate == SAMPLING_RATE:
-        return samples
-    wanted = -(-len(samples) * SAMPLING_RATE // int(sampling_rate))
-    samples = soxr.resample(samples, sampling_rate, SAMPLING_RATE, quality="soxr_hq")
-    return np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
 
 
 def measure_audio(audio: Any) -> tuple[float, str | None]:
@@ -124,37 +128,34 @@ def measure_audio(audio: Any) -> tuple[float, str | None]:
         found = [measure_audio(clip) for clip in audio]
         problem = next((problem for _, problem in found if problem), None)
         return sum(seconds for seconds, _ in found) + SILENCE_SECONDS * (len(found) - 1), problem
-    if _is_nothing(audio) or audio == []:
+    if _is_nothing(audio):
         return 0.0, "there is none"
-    if isinstance(audio, str):
-        audio = Path(audio)
-    if isinstance(audio, dict) and audio.get("array") is None:
-        audio = _file_of(audio)
-    if isinstance(audio, Path):
-        try:
-            status = audio.stat()
-        except OSError:
-            status = None
-        if status is None or not audio.is_file():
-            return 0.0, "there is no such file"
-        return _measure_file(str(audio), status.st_mtime_ns, status.st_size)
-    if isinstance(audio, BytesIO):
-        return _measure(audio)
     try:
-        seconds = len(read_audio(audio)) / SAMPLING_RATE
+        if isinstance(audio, str):
+            audio = Path(audio)
+        name = str(audio)
+        if isinstance(audio, dict) and audio.get("array") is None:
+            audio, name = _file_of(audio)
+        if isinstance(audio, Path):
+            if not _is_file(audio):
+                return 0.0, "there is no such file"
+            status = audio.stat()
+            return _measure_file(str(audio), status.st_mtime_ns, status.st_size, max_audio_seconds())
+        if isinstance(audio, BytesIO):
+            return _measure(audio, name)
+        return len(read_audio(audio)) / SAMPLING_RATE, None
     except (ValueError, TypeError) as error:
         return 0.0, str(error)
-    return seconds, None
 
 
 @lru_cache(maxsize=2**20)
-def _measure_file(path: str, changed: int, size: int) -> tuple[float, str | None]:
-    return _measure(path)
+def _measure_file(path: str, changed: int, size: int, longest: float) -> tuple[float, str | None]:
+    return _measure(path, path)
 
 
-def _measure(file: str | BytesIO) -> tuple[float, str | None]:
+def _measure(file: str | BytesIO, name: str) -> tuple[float, str | None]:
     try:
-        info = soundfile.info(file)
-    except (RuntimeError, OSError, TypeError) as error:  # soundfile's errors are RuntimeErrors
-        return 0.0, f"is no audio that can be read ({error})"
-    return info.frames / info.samplerate, None if info.frames else "the clip has no samples"
+        return measure_file(file, name), None
+    except ValueError as error:
+        # whoever asks knows which clip it is
+        return 0.0, str(error).removeprefix(f"`audio` {shorten(name)} ")

@@ -4,10 +4,11 @@ Journals: files of JSON lines that only ever grow, so that a job which is killed
 process has one of its own in the folder of the job.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from data_salmonn.json_text import parse_json, to_json
 
 
 JOURNAL = "journal-{:03d}.jsonl"
@@ -54,12 +55,17 @@ def drop_cut_line(path: Path) -> None:
 def append_lines(path: Path, rows: Sequence[dict]) -> None:
     """Appends a JSON line for each row, and returns once they are on the disk."""
     with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        file.write("".join(to_json(row) + "\n" for row in rows))
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict]:
     """The rows of a file that may have been cut: a last line without its end is left out."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        return [parse_json(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: a line cannot be read as JSON ({error}).") from error

@@ -4,6 +4,7 @@ The schema of a row, and manifests: files that list such rows. Everything wrong 
 loaded. See `docs/data.md` for the columns and the forms of files.
 """
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from audio_reading_salmonn import shorten
+from chat_template_salmonn import AUDIO_TOKEN
 from data_salmonn.audio import SILENCE_SECONDS, measure_audio
 from data_salmonn.chats import answers_of, is_chat, read_chat
 from data_salmonn.prompts import PromptBank
@@ -152,14 +155,23 @@ def _inspect(
     num_threads: int = 8,
 ) -> tuple[list[ManifestRow], list[Problem]]:
     """The good rows of a manifest, and everything wrong with the others."""
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"`source` must be the path of a manifest, got {describe(source)}.")
+    if audio_root is not None and not isinstance(audio_root, (str, Path)):
+        raise TypeError(f"`audio_root` must be a folder, got {describe(audio_root)}.")
+    for name, value in (("max_text_tokens", max_text_tokens), ("num_threads", num_threads)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+    if not isinstance(prompt_bank, (PromptBank, type(None))):
+        raise TypeError(f"`prompt_bank` must be a PromptBank, got {describe(prompt_bank)}.")
+    if not isinstance(task, (str, type(None))):
+        raise TypeError(f"`task` must be the name of a task, got {describe(task)}.")
     file = find_manifest(source)
     if file is None:
         raise ValueError(
             f"`source` must be a file that ends in one of {', '.join(MANIFEST_ENDINGS)}, a folder with one of "
             f"{', '.join(MANIFEST_NAMES)}, or one with *.trans.txt, got {source}."
         )
-    if max_text_tokens < 1:
-        raise ValueError(f"`max_text_tokens` must be at least 1, got {max_text_tokens}.")
     if file.is_dir() and task is None:
         task = "asr"  # LibriSpeech says what is spoken
     bank = prompt_bank or PromptBank.load()
@@ -207,7 +219,7 @@ def _check_entry(checks: _Checks, entry: Entry) -> ManifestRow | list[str]:
         length, problem = measure_audio(path)
         paths.append(str(path))
         seconds.append(length)
-        problems += [f"`{name}` {value}: {problem}"] if problem else []
+        problems += [f"`{name}` {shorten(value)}: {problem}"] if problem else []
     if problems:
         return problems
     silence = 0 if columns["messages"] else SILENCE_SECONDS * (len(paths) - 1)
@@ -251,6 +263,10 @@ def check_labels(
     for name in ("task", "question", "language"):
         if row.get(name) is not None and not isinstance(row[name], str):
             problems.append(f"`{name}` must be a string, got {describe(row[name])}")
+    if isinstance(row.get("question"), str):
+        problems += check_characters("question", row["question"], tokenizer)
+    if not isinstance(row.get("id"), (str, int, float, type(None))):
+        problems.append(f"`id` must be a string or a number, got {describe(row['id'])}")
     task, language = row.get("task"), row.get("language")
     if not task:
         if not row.get("question") and not row.get("messages"):
@@ -277,6 +293,8 @@ def check_text(text: Any, tokenizer=None, max_text_tokens: int = MAX_TEXT_TOKENS
         return [f"`text` must be a string, got {describe(text)}"]
     if not text.strip():
         return ["`text` is empty"]
+    if problems := check_characters("text", text, tokenizer):
+        return problems
     limit = max_text_tokens
     if tokenizer is None:
         words = len(text.split())  # each of which is at least one token, and then there is the end token
@@ -290,6 +308,17 @@ def check_text(text: Any, tokenizer=None, max_text_tokens: int = MAX_TEXT_TOKENS
     return []
 
 
+def check_characters(name: str, text: str, tokenizer=None) -> list[str]:
+    """What is wrong with a text whatever it says: that it is no Unicode, or holds what stands for a clip."""
+    half = re.search("[\ud800-\udfff]", text)
+    if half:
+        return [
+            f"`{name}` must be Unicode, got half of a surrogate pair, {ascii(half[0])}, at character {half.start()}"
+        ]
+    token = getattr(tokenizer, "audio_token", None) or AUDIO_TOKEN
+    return [f"`{name}` must not hold {token}, which stands for a clip"] if token in text else []
+
+
 def describe(value: Any) -> str:
     """A value of the wrong type, in the words of an error."""
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else f"{shorten(repr(value))} ({type(value).__name__})"

@@ -104,7 +104,10 @@ def _cap_tasks(part: MixturePart, seed: int) -> Dataset | IterableDataset:
         rows = np.flatnonzero(tasks == task)
         cap = part.caps.get(task, part.caps.get("*", len(rows)))
         kept.append(generator.permutation(rows)[:cap])
-    return part.dataset.select(np.sort(np.concatenate(kept)))
+    rows = np.sort(np.concatenate(kept))
+    if not len(rows):
+        raise ValueError(f"`caps` must leave at least one row of a data set, got {part.caps}, which leaves none.")
+    return part.dataset.select(rows)
 
 
 def _stream(dataset: Dataset | IterableDataset, seed: int) -> IterableDataset:

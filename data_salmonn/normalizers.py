@@ -46,7 +46,6 @@ def _normalize_basic(text: str) -> str:
     return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
 
 
-@cache
 def get_normalizer(name: str) -> Callable[[str], str]:
     """
     `"english"` is Whisper's (arXiv 2212.04356, appendix C), before which curly apostrophes become straight ones and
@@ -56,6 +55,13 @@ def get_normalizer(name: str) -> Callable[[str], str]:
 
     Raises `ValueError` for any other name.
     """
+    if name not in ("english", "basic", "lower", "none"):
+        raise ValueError(f"`normalizer` must be 'english', 'basic', 'lower' or 'none', got {name!r}.")
+    return _make_normalizer(name)
+
+
+@cache
+def _make_normalizer(name: str) -> Callable[[str], str]:
     if name == "english":
         whisper = EnglishTextNormalizer(_british_to_american())
         normalize = lambda text: whisper(_unify_typography(text))  # noqa: E731
@@ -63,8 +69,6 @@ def get_normalizer(name: str) -> Callable[[str], str]:
         normalize = _normalize_basic
     elif name == "lower":
         normalize = str.lower
-    elif name == "none":
-        normalize = str
     else:
-        raise ValueError(f"`normalizer` must be 'english', 'basic', 'lower' or 'none', got {name!r}.")
+        normalize = str
     return lambda text: " ".join(normalize(text).split())

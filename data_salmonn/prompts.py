@@ -19,12 +19,13 @@ it stands. Files of a user are read after those of the project: they add tasks, 
 another `test`.
 """
 
-import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from data_salmonn.json_text import parse_json
 
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -161,7 +162,7 @@ def _as_it_stands(question: str | None) -> str:
 def _read_file(file: Path, tasks: dict[str, Task]) -> list[str]:
     """Adds what `file` holds to `tasks`, and returns what is wrong with it."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         return [f"cannot be read as JSON ({error})"]
     if not isinstance(entries, dict):

@@ -9,10 +9,11 @@ Rows of manifests as they stand there, with the number by which errors call them
 """
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from data_salmonn.json_text import parse_json
 
 
 MANIFEST_ENDINGS = (".json", ".jsonl", ".csv", ".tsv")
@@ -55,7 +56,7 @@ def read_entries(manifest: Path) -> Iterator[Entry]:
 
 def _read_json(file: Path) -> Iterator[Entry]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(file.read_bytes())
     except ValueError as error:
         yield 0, ValueError(f"the file cannot be read as JSON ({error})")
         return
@@ -77,7 +78,7 @@ def _read_jsonl(file: Path) -> Iterator[Entry]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                yield number, parse_json(line)
             except ValueError as error:
                 yield number, ValueError(f"the line cannot be read as JSON ({error})")
 
@@ -104,8 +105,10 @@ def _read_librispeech(folder: Path) -> Iterator[Entry]:
     """`id`, `audio`, `text` of each utterance, in the order of their names."""
     number = 0
     for transcripts in sorted(folder.rglob("*.trans.txt")):
-        for line in transcripts.read_text(encoding="utf-8").splitlines():
+        for line in transcripts.read_text(encoding="utf-8-sig").split("\n"):
             number += 1
+            if not line.strip():
+                continue
             name, _, text = line.partition(" ")
             stem = transcripts.parent.relative_to(folder) / name
             endings = (ending for ending in (".flac", ".wav") if (folder / f"{stem}{ending}").is_file())

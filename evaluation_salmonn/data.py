@@ -13,6 +13,7 @@ import numpy as np
 
 from data_salmonn.audio import DatasetClip, measure_audio, read_audio
 from data_salmonn.chats import is_chat, read_chat
+from data_salmonn.json_text import digest_bytes
 from data_salmonn.manifests import SYNONYMS, ManifestError, Problem, describe
 from data_salmonn.readers import Entry
 from evaluation_salmonn.filters import apply_filters
@@ -232,4 +233,4 @@ def concatenate(examples: Sequence[Example], max_seconds: float) -> list[Example
 def data_digest(examples: Sequence[Example]) -> str:
     """Short hash of ids, lengths, prompts and texts: two runs with the same one were asked the same."""
     rows = [[e.id, round(e.seconds, 3), e.prompt, sorted(e.texts.items())] for e in examples]
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(digest_bytes(json.dumps(rows, ensure_ascii=False))).hexdigest()[:16]

@@ -19,7 +19,7 @@ def strip(text: str) -> str:
 
 def first_line(text: str) -> str:
     """The first line that is not empty."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return next((line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()), "")
 
 
 def drop_preamble(text: str) -> str:

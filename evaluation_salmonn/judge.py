@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from data_salmonn.extras import needs_extra
 from data_salmonn.files import write_json
 from data_salmonn.journals import append_lines, drop_cut_line, read_lines
+from data_salmonn.json_text import read_object
 from evaluation_salmonn.bootstrap import confidence_interval
 from evaluation_salmonn.run_files import JUDGED, read_results, read_rows
 
@@ -64,7 +65,7 @@ def load_prompt(name: str) -> JudgePrompt:
     if not path.is_file():
         known = sorted(path.stem for path in PROMPTS.glob("*.json"))
         raise ValueError(f"`prompt` must be one of {known}, got {name!r}.")
-    return JudgePrompt(**json.loads(path.read_text(encoding="utf-8")))
+    return JudgePrompt(**read_object(path))
 
 
 class Judge(ABC):
@@ -160,7 +161,7 @@ def judge_run(
     if unknown:
         raise ValueError(f"`tasks` must be tasks of the run, {sorted(results['tasks'])}, got {unknown}.")
     path = Path(run) / JUDGED
-    judged = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    judged = read_object(path) if path.is_file() else {}
     for name in tasks or results["tasks"]:
         for prompt in map(load_prompt, prompts or results["tasks"][name]["judges"]):
             verdicts = _collect_verdicts(Path(run) / name, read_rows(run, name), judge, prompt)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data_salmonn.files import write_lines
 from data_salmonn.journals import drop_journals
+from data_salmonn.json_text import digest_bytes, read_object_lines
 from evaluation_salmonn.data import Example
 from evaluation_salmonn.task import Task
 
@@ -27,7 +28,7 @@ def make_row(task: Task, example: Example, prediction: str) -> dict:
 
 def _digest(row: dict, prediction: str) -> str:
     text = json.dumps([row["task"], row["id"], row["prompt"], row["references"], prediction], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(digest_bytes(text)).hexdigest()[:16]
 
 
 def finish(folder: Path, rows: list[dict]) -> None:
@@ -44,7 +45,7 @@ def read_predictions(path: str | Path, task: Task, examples: Sequence[Example]) 
     Raises `ValueError` if lines are missing, doubled or in another order, if their references are not those of the
     examples, or if an answer is not the one that its line was written with.
     """
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = list(read_object_lines(path))
     if len(rows) != len(examples):
         raise ValueError(
             f"`predictions` must hold {len(examples)} lines for task {task.name!r}, got {len(rows)} in {path}."

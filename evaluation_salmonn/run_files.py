@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from data_salmonn.files import UNFINISHED, write_json
+from data_salmonn.json_text import read_object, read_object_lines
 
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
     if overwrite and is_run:
         _clear_run(output)
     if path.is_file():
-        before, now = _read_object(path), json.loads(json.dumps(settings))
+        before, now = read_object(path), json.loads(json.dumps(settings))
         differing = differing_keys(before, now)
         commits = [key for key in differing if key.startswith("environment.git")]
         if commits:
@@ -52,22 +53,11 @@ def start_run(output: Path, settings: dict, overwrite: bool) -> None:
 
 def _clear_run(output: Path) -> None:
     """Removes what a run has written, and nothing else."""
-    tasks = _read_object(output / RUN).get("tasks", {})
+    tasks = read_object(output / RUN).get("tasks", {})
     for folder in (*tasks, REPORT):
         shutil.rmtree(output / folder, ignore_errors=True)
     for file in (RESULTS, JUDGED, RUN):
         (output / file).unlink(missing_ok=True)
-
-
-def _read_object(path: Path) -> dict:
-    """The JSON object in a file of a run. Raises `ValueError` if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: it cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it must hold an object, got {type(content).__name__}.")
-    return content
 
 
 def differing_keys(first: dict, second: dict, prefix: str = "") -> list[str]:
@@ -87,12 +77,12 @@ def read_results(run: str | Path) -> dict:
     path = Path(run) / RESULTS
     if not path.is_file():
         raise ValueError(f"`run` must be the folder of a finished run, got {run} without {RESULTS}.")
-    results = _read_object(path)
+    results = read_object(path)
     if results.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"{path} must have schema_version {SCHEMA_VERSION}, got {results.get('schema_version')}.")
     judged = Path(run) / JUDGED
     if judged.is_file():
-        for task, scores in _read_object(judged).items():
+        for task, scores in read_object(judged).items():
             if task in results["tasks"]:
                 results["tasks"][task]["scores"].update(scores)
     return results
@@ -100,7 +90,7 @@ def read_results(run: str | Path) -> dict:
 
 def read_per_example(run: str | Path, task: str) -> dict[str, dict[str, list]]:
     """For each score of a task, `scores` and `statistics` of each example alone, in the order of its data."""
-    return json.loads((Path(run) / task / PER_EXAMPLE).read_text(encoding="utf-8"))
+    return read_object(Path(run) / task / PER_EXAMPLE)
 
 
 def read_rows(run: str | Path, task: str) -> list[dict]:
@@ -108,4 +98,4 @@ def read_rows(run: str | Path, task: str) -> list[dict]:
     path = Path(run) / task / "predictions.jsonl"
     if not path.is_file():
         raise ValueError(f"`run` must hold the predictions of {task!r}, got {run} without {path.name}.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list(read_object_lines(path))

@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
+from data_salmonn.json_text import read_object
 from data_salmonn.prompts import PromptBank
 from evaluation_salmonn.filters import FILTERS
 from evaluation_salmonn.metrics import load_metric
+from evaluation_salmonn.metrics.base import MissingPartsError
 
 
 TASKS = Path(__file__).parent / "tasks"
@@ -129,6 +131,7 @@ class Task:
                     f"`higher_is_better` of {entry.name!r} in task {self.name!r} must be that of the metric "
                     f"{entry.metric!r}, got {entry.higher_is_better}."
                 )
+            _check_options(self.name, entry)
             if entry.references not in self.columns:
                 raise ValueError(
                     f"`references` of {entry.name!r} in task {self.name!r} must be a role in `columns`, got "
@@ -174,6 +177,20 @@ class Task:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_options(task: str, entry: MetricEntry) -> None:
+    """Raises `ValueError` for options that the metric refuses, which it would only say after the last answer."""
+    if not isinstance(entry.options, dict):
+        raise ValueError(f"`options` of {entry.name!r} in task {task!r} must be an object, got {entry.options!r}.")
+    if not entry.options:
+        return
+    try:
+        load_metric(entry.metric).statistics(["one answer"], ["one answer"], **entry.options)
+    except MissingPartsError:
+        pass
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`options` of {entry.name!r} in task {task!r} do not fit: {error}") from error
+
+
 @cache
 def _prompt_bank() -> PromptBank:
     return PromptBank.load()
@@ -210,11 +227,7 @@ def load_task(source: str | Path) -> Task:
         close = difflib.get_close_matches(str(source), list_tasks(), n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "`salmonn tasks` lists them."
         raise ValueError(f"`tasks` must name tasks or task files, got {str(source)!r}. {hint}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Task file {path} is no JSON: {error}.") from error
-    return task_from_dict(values)
+    return task_from_dict(read_object(path))
 
 
 def list_tasks() -> list[str]:

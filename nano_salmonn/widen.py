@@ -20,6 +20,7 @@ from transformers import AutoModelForMultimodalLM
 
 # Importing it tells Transformers' Auto classes about SALMONN.
 import salmonn_transformers  # noqa: F401
+from data_salmonn.files import check_output, output_folder
 from training_salmonn.alignment import HEAD_FILE
 
 
@@ -35,12 +36,13 @@ def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path, lo
     Args:
         model: Folder of the model with BEATs.
         adapter: Folder of the speech-only model's adapter.
-        output: Folder to write.
+        output: New folder to write.
         lora: Folder of an adapter for the same LLM, whose LoRA takes the place of that of `adapter`.
 
-    Raises `ValueError` if `model` has no BEATs, if a tensor of `adapter` is anything but narrower than its own, or if
+    Raises `ValueError` if `output` holds anything, if `model` has no BEATs, if a tensor of `adapter` is anything but narrower than its own, or if
     the LoRA of `lora` is not one for the same modules and of the same rank and scale.
     """
+    check_output(output)
     settings = PeftConfig.from_pretrained(str(adapter))
     if lora is not None:
         check_same_lora(settings, PeftConfig.from_pretrained(str(lora)))
@@ -66,10 +68,11 @@ def widen_adapter(model: str | Path, adapter: str | Path, output: str | Path, lo
             if ".lora_" in key
         }
     set_peft_model_state_dict(wide, weights, adapter_name=name)
-    wide.save_pretrained(str(output), adapter_only=True)
-    # the head of a warm-up that is not over
-    if Path(adapter, HEAD_FILE).is_file():
-        shutil.copyfile(Path(adapter, HEAD_FILE), Path(output, HEAD_FILE))
+    with output_folder(output) as folder:
+        wide.save_pretrained(str(folder), adapter_only=True)
+        # the head of a warm-up that is not over
+        if Path(adapter, HEAD_FILE).is_file():
+            shutil.copyfile(Path(adapter, HEAD_FILE), folder / HEAD_FILE)
     return Path(output)
 
 

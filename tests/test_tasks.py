@@ -56,7 +56,7 @@ def test_unknown_tasks_and_bad_files(tmp_path):
     with pytest.raises(ValueError, match="at least one task"):
         load_tasks([])
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ValueError, match="broken.json is no JSON"):
+    with pytest.raises(ValueError, match="broken.json is damaged"):
         load_task(tmp_path / "broken.json")
     with pytest.raises(ValueError, match="got \\['colour'\\] in 'tiny'"):
         make_task(colour="red")

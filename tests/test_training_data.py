@@ -142,7 +142,7 @@ def test_splits_must_be_named(folder, tmp_path):
 BAD_ROWS = [
     ({"path": "gone.wav", "text": "a", "task": "asr"}, "`path` gone.wav: there is no such file"),
     ({"path": "text.wav", "text": "a", "task": "asr"}, "`path` text.wav: is no audio that can be read"),
-    ({"path": "empty.wav", "text": "a", "task": "asr"}, "`path` empty.wav: the clip has no samples"),
+    ({"path": "empty.wav", "text": "a", "task": "asr"}, "`path` empty.wav: holds no samples"),
     ({"path": "1.wav", "text": " \n", "task": "asr"}, "`text` is empty"),
     ({"path": "1.wav", "task": "asr"}, "`text` must be a string, got nothing"),
     ({"path": "1.wav", "text": 5, "task": "asr"}, "`text` must be a string, got 5 (int)"),
@@ -273,7 +273,7 @@ def test_audio_that_cannot_be_used(folder):
         (str(folder / "gone.wav"), ValueError, "no such file"),
         (str(folder / "text.wav"), ValueError, "no audio that can be read"),
         ({"path": None, "bytes": b"noise"}, ValueError, "no audio that can be read"),
-        (str(folder / "empty.wav"), ValueError, "at least one"),
+        (str(folder / "empty.wav"), ValueError, "holds no samples"),
         (np.zeros(9, dtype=np.int16), TypeError, "floating-point samples"),
         (None, TypeError, "got NoneType"),
     ):

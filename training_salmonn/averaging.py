@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 
 from base_weights_salmonn import find_other_weights, read_adapter
+from data_salmonn.files import check_output, output_folder
 
 
 OLD_RECORD = "base_fingerprint"  # a tensor that once said which base weights an adapter belongs to
@@ -68,11 +69,11 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
         tensors[name] = tensors[name].float().lerp(added[name].float(), weight).to(tensors[name].dtype)
     with safe_open(files[0], framework="pt") as file:
         metadata = file.metadata()
-    Path(output).mkdir(parents=True, exist_ok=True)
-    for file in Path(first).iterdir():
-        if file.suffix in SETTINGS and file.name != TRAINER_STATE_NAME:
-            shutil.copy(file, output)
-    save_file(tensors, Path(output, SAFETENSORS_WEIGHTS_NAME), metadata=metadata)
+    with output_folder(output) as folder:
+        for file in Path(first).iterdir():
+            if file.suffix in SETTINGS and file.name != TRAINER_STATE_NAME:
+                shutil.copy(file, folder)
+        save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata=metadata)
     return Path(output)
 
 
@@ -94,5 +95,4 @@ def check_average(output: str | Path, weight: float) -> None:
     """Raises `ValueError` if `weight` is no share of a mean, or if there is something in `output`."""
     if not 0 <= weight <= 1:
         raise ValueError(f"`weight` must be in [0, 1], got {weight}.")
-    if Path(output).exists() and any(Path(output).iterdir()):
-        raise ValueError(f"`output` must be a new or empty folder, got {output}.")
+    check_output(output)

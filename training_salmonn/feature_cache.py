@@ -37,7 +37,8 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from data_salmonn.audio import SAMPLING_RATE, read_audio
 from data_salmonn.extras import needs_extra
-from data_salmonn.files import whole_file, write_json
+from data_salmonn.files import sweep, whole_file, write_json
+from data_salmonn.json_text import read_object
 from feature_extraction_beats import validate_waveforms
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from training_salmonn.frozen_encoders import (
@@ -106,6 +107,8 @@ class FeatureCache:
         self._model = find_salmonn(model)
         self._places: dict[str, _Place] = {}
         self._readers: dict[str, pa.ipc.RecordBatchFileReader] = {}
+        if self.folder.is_dir():
+            sweep(self.folder)
         self._check_description()
         self._find_parts()
 
@@ -189,7 +192,7 @@ class FeatureCache:
             if any(self.folder.glob("part-*.arrow")):
                 raise ValueError(f"`folder` {self.folder} has features, but no {DESCRIPTION} says whose. Delete it.")
             return
-        recorded = json.loads(file.read_text(encoding="utf-8"))
+        recorded = read_object(file)
         if recorded["device"] != self.description["device"]:
             logger.warning(
                 "The cache in %s was made on %s, and the model is on %s, which rounds differently: features are not to "
@@ -259,16 +262,16 @@ class FeatureCache:
         # other processes write theirs meanwhile
         with whole_file(self.folder / f"part-{uuid.uuid4().hex}.arrow") as unfinished:
             with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                try:
-                    while segment is not None:
-                        row = [segment_key(segment), states[2], _to_bytes(states[0]), _to_bytes(states[1])]
-                        arrays = [pa.array([value], field.type) for value, field in zip(row, schema)]
-                        writer.write_batch(pa.record_batch(arrays, schema))
-                        size += sum(array.nbytes for array in arrays)
+                while segment is not None:
+                    row = [segment_key(segment), states[2], _to_bytes(states[0]), _to_bytes(states[1])]
+                    arrays = [pa.array([value], field.type) for value, field in zip(row, schema)]
+                    writer.write_batch(pa.record_batch(arrays, schema))
+                    size += sum(array.nbytes for array in arrays)
+                    try:
                         segment = next(segments, None) if size < PART_BYTES else None
                         states = states if segment is None else self._encode(segment)
-                except BaseException as error:  # a clip that cannot be read, or a key that was pressed
-                    failure = error
+                    except BaseException as error:  # a clip that cannot be read, or a key that was pressed
+                        segment, failure = None, error
         if failure is not None:  # what was encoded before is kept
             raise failure
         return True

@@ -10,7 +10,6 @@ A recipe holds fields of several dataclasses, all in one flat mapping. It may ex
 
 import argparse
 import difflib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
@@ -20,6 +19,8 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
+
+from data_salmonn.json_text import parse_json
 
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -89,8 +90,8 @@ def read_recipe(path: Path, folder: Path, seen: tuple[Path, ...] = ()) -> dict[s
     if path.resolve() in seen:
         raise ValueError(f"recipe {path}: extends itself.")
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else parse_yaml(text)
+        text = path.read_text(encoding="utf-8-sig")
+        values = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except (OSError, ValueError) as error:
         raise ValueError(f"recipe {path}: {error}") from error
     if not isinstance(values, dict):

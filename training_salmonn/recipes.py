@@ -11,6 +11,7 @@ A recipe holds the fields of the dataclasses below and of `transformers.Training
 On the command line each field is an option: `salmonn train pretrain --train librispeech.json --learning_rate 1e-5`.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,14 @@ class StageArguments:
         unknown = [part for part in self.trained if part not in TRAINABLE_PARTS]
         if unknown or not self.trained:
             raise ValueError(f"`trained` must name parts of {TRAINABLE_PARTS}, at least one, got {self.trained}.")
+        if self.lora_r < 1:
+            raise ValueError(f"`lora_r` must be at least 1, got {self.lora_r}.")
+        if not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"`lora_alpha` must be a finite number above 0, got {self.lora_alpha}.")
+        if not 0 <= self.lora_dropout <= 1:
+            raise ValueError(f"`lora_dropout` must be from 0 to 1, got {self.lora_dropout}.")
+        if not self.lora_target_modules:
+            raise ValueError("`lora_target_modules` must name at least one layer, got none.")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 """From a recipe to a finished run: data, model, trainer, and the results folder."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
     """
     if "tensorboard" in recipe.training.report_to and not is_tensorboard_available():
         raise missing_package("tensorboard", "train")
+    check_settings(recipe)
     checkpoint = find_checkpoint(recipe.training.output_dir, resume or recipe.training.resume_from_checkpoint or False)
     check_sources(recipe.data)
     set_seed(recipe.training.seed)
@@ -51,6 +53,17 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
         if isinstance(trainer, AlignmentTrainer):
             trainer.fold()
         return trainer.save_adapter()
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Raises `ValueError` for folders that are files, and for numbers that would fail, or mean nothing, after hours."""
+    for name, folder in (("output_dir", recipe.training.output_dir), ("feature_cache", recipe.data.feature_cache)):
+        if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"`{name}` must be a folder, got the file {folder}.")
+    for name in ("learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs", "warmup_steps"):
+        value = getattr(recipe.training, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be a finite number of at least 0, got {value}.")
 
 
 @contextmanager

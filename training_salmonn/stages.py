@@ -73,6 +73,10 @@ def set_up_adapter(model, stage: StageArguments) -> None:
     """Gives `model` a new adapter, or goes on from `stage.adapter`, or from the one that came with the model."""
     has_adapter = getattr(model, "_hf_peft_config_loaded", False)
     if stage.adapter is None and not has_adapter:
+        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        unknown = [name for name in stage.lora_target_modules if name.rpartition(".")[2] not in names]
+        if unknown:
+            raise ValueError(f"`lora_target_modules` must name layers of the LLM, got {', '.join(unknown)}.")
         model.add_adapter(
             model.lora_config(
                 r=stage.lora_r,

@@ -22,11 +22,15 @@ def list_metrics() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in helpers)
 
 
-@cache
 def load_metric(name: str) -> "base.SummedMetric":
     """The metric called `name`. Raises `ValueError` for an unknown name."""
     if name not in list_metrics():
         raise ValueError(f"`metric` must be one of {list_metrics()}, got {name!r}.")
+    return _load_module(name)
+
+
+@cache
+def _load_module(name: str) -> "base.SummedMetric":
     module = import_module(f"evaluation_salmonn.metrics.{name}")
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, base.SummedMetric) and value.__module__ == module.__name__:

@@ -34,6 +34,15 @@ def _share_named(answer: str, expected: Sequence[Sequence[str]], extract: str) -
     return float(any(named))
 
 
+def _check_labels(labels) -> None:
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"`labels` must be a list of names, or a dict of lists of names, got {labels!r}.")
+    for label, others in labels.items():
+        is_list = isinstance(others, Sequence) and not isinstance(others, str)
+        if not is_list or not all(isinstance(name, str) for name in (label, *others)):
+            raise TypeError(f"`labels` must hold names, and lists of other names, got {label!r}: {others!r}.")
+
+
 class Accuracy(base.MeanMetric):
     """
     Share of right answers, 0 to 1; texts are compared after Whisper's basic normaliser.
@@ -54,6 +63,7 @@ class Accuracy(base.MeanMetric):
             raise ValueError(f"`extract` must be 'strict', 'flexible', 'each' or 'ordered', got {extract!r}.")
         normalize = get_normalizer("basic")
         names = {label: [] for label in labels} if isinstance(labels, (list, tuple)) else labels or {}
+        _check_labels(names)
         names = {normalize(label): [normalize(name) for name in others] for label, others in names.items()}
 
         scores = []

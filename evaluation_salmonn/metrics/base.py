@@ -62,6 +62,16 @@ class SummedMetric(evaluate.Metric):
         """The scores of a set of examples whose statistics sum up to `totals` of shape `(k,)`."""
         raise NotImplementedError
 
+    def compute(self, *, predictions=None, references=None, **options) -> dict[str, float] | None:
+        """
+        The scores of all examples together, as those of [`statistics`] say, or of what `add_batch` was given before.
+
+        Raises what [`statistics`] raises.
+        """
+        if predictions is None and references is None:
+            return super().compute(**options)
+        return self._compute(predictions, references, **options)
+
     def _compute(self, predictions, references, **options) -> dict[str, float]:
         return self.from_totals(self.statistics(predictions, references, **options).sum(0), **options)
 
@@ -109,6 +119,12 @@ class MeanMetric(SummedMetric):
 
     def from_totals(self, totals, **options):
         return {self.main: float(self.scale * totals[0] / totals[1])}
+
+
+def check_whole_number(name: str, value, least: int) -> None:
+    """Raises a `ValueError` unless `value`, of the option `name`, is an integer of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
 
 
 def as_list(reference: str | Sequence[str]) -> list[str]:

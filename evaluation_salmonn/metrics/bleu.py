@@ -11,10 +11,14 @@ with needs_extra("eval"):
     from sacrebleu.metrics import BLEU
 
 
-@cache
 def _bleu(tokenize: str) -> BLEU:
-    if tokenize not in BLEU.TOKENIZERS:
+    if not isinstance(tokenize, str) or tokenize not in BLEU.TOKENIZERS:
         raise ValueError(f"`tokenize` must be one of {sorted(map(str, BLEU.TOKENIZERS))}, got {tokenize!r}.")
+    return _load_bleu(tokenize)
+
+
+@cache
+def _load_bleu(tokenize: str) -> BLEU:
     return BLEU(tokenize=tokenize)
 
 

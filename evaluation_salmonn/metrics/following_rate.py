@@ -1,5 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-import re
+import math
+
+import regex
 
 from data_salmonn.extras import needs_extra
 from data_salmonn.normalizers import get_normalizer
@@ -8,6 +10,10 @@ from evaluation_salmonn.metrics import base
 
 with needs_extra("eval"):
     import jiwer
+
+
+# A pattern that goes back over an answer again and again could keep a run for years.
+PATTERN_SECONDS = 2.0
 
 
 class FollowingRate(base.MeanMetric):
@@ -36,6 +42,13 @@ class FollowingRate(base.MeanMetric):
         min_new_words: int = 0,
         pattern: str | None = None,
     ):
+        for name, value in (("min_words", min_words), ("min_new_words", min_new_words)):
+            base.check_whole_number(name, value, 0)
+        if max_words is not None:
+            base.check_whole_number("max_words", max_words, 0)
+        if isinstance(max_overlap, bool) or not isinstance(max_overlap, (int, float)) or math.isnan(max_overlap):
+            raise ValueError(f"`max_overlap` must be a number of percent, got {max_overlap!r}.")
+        form = None if pattern is None else _compile(pattern)
         normalize = get_normalizer("basic")
         scores = []
         for prediction, reference in zip(predictions, references):
@@ -47,6 +60,25 @@ class FollowingRate(base.MeanMetric):
                 max(1, min_words) <= len(words) <= (len(words) if max_words is None else max_words)
                 and not any(100 * jiwer.wer(text, answer) <= max_overlap for text in texts if answer)
                 and len(set(words) - known) >= min_new_words
-                and (pattern is None or re.fullmatch(pattern, prediction.strip()) is not None)
+                and (form is None or _has_form(form, prediction.strip()))
             )
         return scores
+
+
+def _compile(pattern: str) -> regex.Pattern:
+    if not isinstance(pattern, str):
+        raise TypeError(f"`pattern` must be a regular expression as a string, got {pattern!r}.")
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"`pattern` must be a regular expression, got {pattern!r}: {error}.") from error
+
+
+def _has_form(form: regex.Pattern, answer: str) -> bool:
+    try:
+        return form.fullmatch(answer, timeout=PATTERN_SECONDS) is not None
+    except TimeoutError as error:
+        raise ValueError(
+            f"`pattern` must be one that is quick to match, got {form.pattern!r}, which took over {PATTERN_SECONDS:g} s "
+            f"for an answer of {len(answer)} characters: repetitions within repetitions, such as (a+)+, do that."
+        ) from error

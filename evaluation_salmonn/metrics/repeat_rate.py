@@ -5,7 +5,7 @@ from evaluation_salmonn.metrics import base
 
 def has_loop(words: list[str], longest: int, times: int) -> bool:
     """Whether some run of at most `longest` words stands `times` times or more without a gap."""
-    for length in range(1, longest + 1):
+    for length in range(1, min(longest, len(words)) + 1):
         same = 0  # how many words in a row equal the word `length` before
         for i in range(length, len(words)):
             same = same + 1 if words[i] == words[i - length] else 0
@@ -27,7 +27,6 @@ class RepeatRate(base.MeanMetric):
 
     def example_scores(self, predictions, references, longest: int = 20, times: int = 3):
         for name, value, least in (("longest", longest, 1), ("times", times, 2)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+            base.check_whole_number(name, value, least)
         normalize = get_normalizer("basic")
         return [has_loop(normalize(prediction).split(), longest, times) for prediction in predictions]

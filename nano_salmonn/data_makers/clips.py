@@ -26,10 +26,12 @@ from tqdm.auto import tqdm
 
 from data_salmonn.audio import SAMPLING_RATE
 from data_salmonn.files import whole_file, write_lines
+from data_salmonn.json_text import read_object_lines
 
 
 SHARD_CLIPS = 200
 PLAN = "plan.sha256"
+MAX_CLIPS = 10_000_000
 
 
 def write_clips(
@@ -75,8 +77,14 @@ def read_clips(folder: str | Path) -> list[dict]:
     manifest = Path(folder, "clips.jsonl")
     if not manifest.is_file():
         raise ValueError(f"`folder` {folder} has no finished clips: its maker writes clips.jsonl last.")
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    rows = read_object_lines(manifest)
     return [{**row, "path": str((manifest.parent / row["path"]).resolve())} for row in rows]
+
+
+def check_count(count: int) -> None:
+    """Raises `ValueError` unless `count` is a number of clips that can be made: of none, sources are looked for forever."""
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CLIPS:
+        raise ValueError(f"`count` must be an integer from 1 to {MAX_CLIPS} (a constant of clips.py), got {count!r}.")
 
 
 def row_rng(row: dict, *names: str) -> random.Random:

@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
-from nano_salmonn.data_makers.clips import row_rng, write_clips
+from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.music_facts import INSTRUMENTS, SCALES, STYLES, TEMPOS, Instrument
 from nano_salmonn.data_makers.music_notes import compose
 from nano_salmonn.data_makers.music_words import draw_caption, draw_questions
@@ -60,6 +60,7 @@ def make_music(folder: str | Path, split: str, count: int, seed: int = 0, worker
 
 def plan_music(split: str, count: int, seed: int = 0) -> list[dict]:
     """The facts of the pieces of a split, without their samples."""
+    check_count(count)
     return [
         _plan_piece({"id": f"music-{split}-{number:06d}", "seed": seed, "split": split}) for number in range(count)
     ]

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
-from nano_salmonn.data_makers.clips import row_rng, write_clips
+from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.effects import FRAME, SPLITS, Effect, frame_levels, load_effects, read_effect
 from nano_salmonn.data_makers.rooms import add_noise, add_room
 
@@ -70,6 +70,7 @@ def make_sounds(
 
 def plan_sounds(split: str, count: int, seed: int = 0, arrangement: str | None = None) -> list[dict]:
     """What is heard in which arrangement: a row a clip."""
+    check_count(count)
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
     if arrangement not in (None, *ARRANGEMENTS):

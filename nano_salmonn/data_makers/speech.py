@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nano_salmonn.data_makers.clips import row_rng, write_clips
+from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.rooms import add_noise, add_room, scale_to
 from nano_salmonn.data_makers.texts import DICTIONARY, NOVELS, Sentence, make_facts, read_sentences
 from nano_salmonn.data_makers.voices import VOICES, pronounce, speak
@@ -49,6 +49,7 @@ def make_speech(
 
 def plan_speech(split: str, count: int, seed: int = 0, shuffle_words: bool = False) -> list[dict]:
     """What is said by which voice: a row a clip."""
+    check_count(count)
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
     part = "test" if split.startswith("test") else split

@@ -81,7 +81,7 @@ def read_examples() -> Iterator[str]:
     """Usage examples of the dictionary: what stands in quotation marks in its entries."""
     folder = fetch_package(DICTIONARY) / "usr/share/wordnet"
     for file in sorted(folder.glob("data.*")):
-        for line in _read_text(file).splitlines():
+        for line in _read_text(file).split("\n"):
             _, bar, gloss = line.partition(" | ")
             if bar:
                 yield from re.findall(r"\"([^\"]+)\"", gloss)

@@ -18,6 +18,7 @@ COMMIT = "a" * 40
 CODE = {path.name for ending in ("beats", "salmonn") for path in Path(__file__).parents[2].glob(f"*_{ending}.py")}
 ADAPTER = {"LICENSE.md", "README.md", "adapter_config.json", "adapter_model.safetensors"}
 WHOLE = ADAPTER | CODE - {
+    "audio_reading_salmonn.py",
     "chat_template_salmonn.py",
     "processing_salmonn.py",
     "feature_extraction_beats.py",
