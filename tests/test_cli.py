@@ -201,7 +201,7 @@ def test_assemble_gives_only_what_was_said(monkeypatch):
         ("--nano --llm l --real-length", "cannot be combined with fixed_length, llm"),
         ("--nano --checkpoint absent", "`checkpoint` absent is no checkpoint of salmonn-nano"),
         ("--whisper w --llm l --checkpoint c", "--checkpoint is for --nano"),
-        ("--whisper w", "--whisper and --llm are needed"),
+        ("--whisper w", "--llm and --whisper or --beats are needed"),
     ],
 )
 def test_assemble_refuses(tmp_path, capsys, command, message):
