@@ -111,6 +111,11 @@ class SalmonnSharingMixin:
             dtype = kwargs.get(argument)
             if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ValueError(f"`{argument}` must be 'auto' or the name of a dtype, got {dtype!r}.")
+        folder = os.path.join(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "")
+        if kwargs.get("config") is None and os.path.isdir(folder):
+            # or else Transformers makes the default model, of 13 B parameters
+            if not os.path.isfile(os.path.join(folder, "config.json")):
+                raise ValueError(f"The folder {folder} holds no model: it has no config.json.")
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             model, info = super().from_pretrained(

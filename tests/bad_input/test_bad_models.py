@@ -140,7 +140,7 @@ GENERATION = [
     *[("num_beams", value) for value in (0, -1, 1.5, "2", 100_000, True)],
     *[("num_return_sequences", value) for value in (0, -1, 10**6)],
     *[("max_new_tokens", value) for value in (0, -5, 1.5, "9")],
-    *[("lora_scale", value) for value in (-1, NAN, "1", 0.5)],
+    *[("lora_scale", value) for value in (-1, NAN, "1")],
     *[("inputs_embeds", value) for value in ([1], "a")],
     ("attention_mask", [1, 1]),
 ]
@@ -200,7 +200,7 @@ WEIGHTS = {
         "connector.projection",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), ""),
-    "no configuration": (lambda f: (f / "config.json").unlink(), ""),
+    "no configuration": (lambda f: (f / "config.json").unlink(), "config.json"),
     "damaged configuration": (lambda f: (f / "config.json").write_text("{"), "config.json"),
     "a configuration misspelt": (lambda f: change_config(f, num_query_token=3), "num_query_tokens"),
     "a configuration of another type": (lambda f: change_config(f, num_query_tokens="1"), "num_query_tokens"),
