@@ -34,6 +34,7 @@ INSTALL_REQUIRES = [
     "accelerate>=1.1",
     "safetensors>=0.4.3",
     "huggingface_hub>=1.0",
+    "jinja2>=3",  # chat templates
     "numpy>=1.24",
     "pyyaml>=6",
     "soundfile>=0.12",
