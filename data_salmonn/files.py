@@ -78,10 +78,7 @@ def output_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     try:
         with _names_full_disk(target):
             yield work
-            # `mkdtemp` keeps others out, and so do some writers of weights; what is finished is as readable as other files.
-            mask = _umask()
-            for written in (work, *work.rglob("*")):
-                written.chmod((0o777 if written.is_dir() else 0o666) & ~mask)
+            _make_readable(work)
             _put_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -95,11 +92,19 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with output_folder(folder / f"files-{os.getpid()}{UNFINISHED}") as work:
+    target = folder / "files"
+    sweep(folder, target.name)
+    work = Path(tempfile.mkdtemp(prefix=f"{_mark(target)}{os.getpid()}-", suffix=UNFINISHED, dir=folder))
+    try:
         with _names_full_disk(folder):
             yield work
-        for file in sorted(work.iterdir(), key=lambda file: file.name == "config.json"):  # by which a model is found
-            os.replace(file, folder / file.name)
+            _make_readable(work)
+            for file in sorted(
+                work.iterdir(), key=lambda file: file.name == "config.json"
+            ):  # by which a model is found
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def check_output(path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -183,6 +188,13 @@ def _runs(process: int) -> bool:
     except OSError:  # it is another user's
         pass
     return True
+
+
+def _make_readable(folder: Path) -> None:
+    """`mkdtemp` keeps others out, and so do some writers of weights; what is finished is as readable as other files."""
+    mask = _umask()
+    for written in (folder, *folder.rglob("*")):
+        written.chmod((0o777 if written.is_dir() else 0o666) & ~mask)
 
 
 def _umask() -> int:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig
 
 from configuration_beats import BeatsConfig
@@ -42,7 +41,7 @@ def test_defaults_are_those_of_the_released_encoder():
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(settings, message):
-    with pytest.raises((ValueError, StrictDataclassFieldValidationError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         BeatsConfig(**settings)
 
 

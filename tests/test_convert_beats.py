@@ -45,7 +45,7 @@ def test_folder_loads_by_auto_classes(tmp_path):
     folder = convert_beats(FINE_TUNED, tmp_path / "beats")
     assert [path.name for path in tmp_path.iterdir()] == ["beats"]
     names = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
-    code = {"configuration_beats.py", "feature_extraction_beats.py", "modeling_beats.py"}
+    code = {"audio_reading_salmonn.py", "configuration_beats.py", "feature_extraction_beats.py", "modeling_beats.py"}
     assert {path.name for path in folder.iterdir()} == names | code
     model = AutoModelForAudioClassification.from_pretrained(folder)
     _, state, _ = load_beats_checkpoint(FINE_TUNED)

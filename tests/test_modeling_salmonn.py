@@ -424,7 +424,7 @@ def test_bad_inputs_are_refused():
         ({"input_features_mask": 2 * mask}, "`input_features_mask` must hold 0 and 1, got 2"),
         ({"segment_ids": torch.zeros(3)}, r"`segment_ids` must have shape .*\(2,\)"),
         ({"input_features": features * torch.nan}, "`input_features` must be finite"),
-        ({"audio_embeds": torch.zeros(176, 31), "input_features": None}, "width of 32, got 31"),
+        ({"audio_embeds": torch.zeros(176, 31), "input_features": None}, "32\\), the LLM's width, got"),
         ({"audio_embeds": torch.zeros(176, 32)}, "At most one of `input_features` and `audio_embeds`"),
         ({"input_ids": None}, "Exactly one of `input_ids` and `inputs_embeds`"),
     ):

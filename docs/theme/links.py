@@ -16,6 +16,7 @@ BESIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "RELEASING.md",
+    "SECURITY.md",
     "CITATION.cff",
     "checkpoints/*/README.md",
     "examples/**/*.py",

@@ -63,7 +63,7 @@ def test_what_fails_leaves_nothing(tmp_path, name, error):
 def test_what_a_killed_process_left_is_removed(tmp_path, name, dead_process):
     """Not what a process writes that is still there, or that another machine's may write."""
     folder = tmp_path / "out" if name == "whole_files" else tmp_path
-    target = f"files-{os.getpid()}{UNFINISHED}" if name == "whole_files" else "out"
+    target = "files" if name == "whole_files" else "out"
     folder.mkdir(exist_ok=True)
     left = folder / f".{target}.{files._machine()}-{dead_process}{UNFINISHED}"
     stays = [
