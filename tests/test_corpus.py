@@ -144,7 +144,7 @@ def test_a_clip_that_cannot_be_read_is_an_error_of_its_row(model, manifest, tmp_
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.flac", noise(1.0, number), 16000)
     content = (tmp_path / "1.flac").read_bytes()
-    (tmp_path / "1.flac").write_bytes(content[:200] + b"\0" * 20 + content[220:400])  # whose header is whole
+    (tmp_path / "1.flac").write_bytes(content[:5000] + b"\0" * 400 + content[5400:])  # whose header is whole
     rows = [{"audio": f"{number}.flac"} for number in range(3)]
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = tmp_path / "out.jsonl"

@@ -21,6 +21,7 @@ from data_salmonn.files import UNFINISHED, whole_file, write_json
 from data_salmonn.manifests import ManifestError, read_manifest, validate_manifest
 from data_salmonn.mixing import MixturePart, mix
 from data_salmonn.prompts import PromptBank
+from session_salmonn import SalmonnSession
 from tiny_salmonn import noise, tiny_config, tiny_processor
 from training_salmonn.collator import SalmonnDataCollator
 
@@ -246,8 +247,9 @@ def test_rows_that_are_only_asked_need_no_answer(folder):
 def test_a_manifest_is_asked_row_by_row(folder, monkeypatch, capsys):
     model, processor, asked = small_model(), small_processor(), []
     monkeypatch.setattr("cli_salmonn.inference.load", lambda *arguments: (model, processor))
-    prepare = inference.prepare
+    prepare, ask = inference.prepare, SalmonnSession.ask
     monkeypatch.setattr(inference, "prepare", lambda *arguments: asked.append(arguments[2]) or prepare(*arguments))
+    monkeypatch.setattr(SalmonnSession, "ask", lambda session, text: asked.append(text) or ask(session, text))
     rows = [{"audio": "1.wav"}, {"audio": "2.wav", "question": "Who?"}, {"audio": "1.wav", "task": "keywords"}]
     file = write(folder / "ask.jsonl", *rows)
     assert main(["ask", "model", str(file), "--max-new-tokens", "2"]) == 0
