@@ -59,10 +59,14 @@ def build_cache(folder: Path) -> None:
     open_cache(folder).build(CLIPS)
 
 
+def count_file(folder: Path) -> Path:
+    """Has a character for each row that a job in `folder` was about to answer."""
+    return folder.with_name(f"{folder.name}-answered")
+
+
 def note(folder: Path, count: int) -> None:
-    """Counts what is answered, beside the job's own files."""
-    with open(folder / "answered.txt", "a", encoding="utf-8") as file:
-        file.write("x" * count + "\n")
+    with open(count_file(folder), "a", encoding="utf-8") as file:
+        file.write("x" * count)
 
 
 class SlowModel(HearingModel):

@@ -35,7 +35,13 @@ CONFIGURATIONS = int(os.environ.get("SALMONN_CONFIGURATIONS", "600"))
 ATTENTIONS = ("eager", "sdpa")
 SEGMENT = 4 * 16000  # samples
 NEW_TOKENS = 4
-TEXTS = ("What is this?", "Who speaks?", "Is there music in the background, or a dog?", "Transcribe: é ß 中 – 1,5.", "?")
+TEXTS = (
+    "What is this?",
+    "Who speaks?",
+    "Is there music in the background, or a dog?",
+    "Transcribe: é ß 中 – 1,5.",
+    "?",
+)
 
 
 @dataclass

@@ -42,16 +42,15 @@ def report(record_property, capsys):
     return say
 
 
-def absent_or_whole(name: str):
-    """A check that the file or folder `name`, if it is there, is as in the run that nothing interrupted."""
+def absent_or_whole(*names: str):
+    """A check that the files or folders of these names, where they are there, are as in the run that nothing interrupted."""
 
     def check(folder: Path, whole: Path) -> None:
-        for path in (folder / name, whole / name) if (folder / name).exists() else ():
-            assert path.exists()
-        if (folder / name).is_file():
-            assert (folder / name).read_bytes() == (whole / name).read_bytes()
-        elif (folder / name).exists():
-            assert tree(folder / name) == tree(whole / name)
+        for name in names:
+            if (folder / name).is_dir():
+                assert tree(folder / name) == tree(whole / name)
+            elif (folder / name).exists():
+                assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
     return check
 
@@ -114,37 +113,32 @@ def test_caches_hold_each_segment_once(tmp_path, report):
 
 
 class Answered:
-    """Follows how many rows are answered in journals, and checks that no row is answered again that was in one."""
+    """Follows a job that keeps its answers in `journals` until they are all in `finished`: none is lost, or made twice."""
 
-    def __init__(self, journals: str, rows: int, batch_size: int, result: str):
-        self.journals, self.rows, self.batch_size, self.kills = journals, rows, batch_size, 0
-        self.check_result, self.in_journal = absent_or_whole(result), set()
+    def __init__(self, journals: str, finished: str, rows: int, batch_size: int):
+        self.journals, self.finished, self.rows, self.batch_size = journals, finished, rows, batch_size
+        self.kills, self.in_journals = 0, set()
 
     def check(self, folder: Path, whole: Path) -> None:
         self.kills += 1
-        self.check_result(folder, whole)
-        now = set(read_journals(folder / self.journals)) if (folder / self.journals).is_dir() else set()
-        done = any((folder / self.journals).glob("predictions.jsonl")) or (folder / "out.jsonl").exists()
-        assert done or self.in_journal <= now  # what was finished is not lost
-        self.in_journal = now
+        absent_or_whole(self.finished, "run/results.json")(folder, whole)
+        now = set(read_journals(folder / self.journals))
+        assert (folder / self.finished).exists() or self.in_journals <= now
+        self.in_journals = now
 
     def compare(self, folder: Path, whole: Path) -> None:
-        lines = (folder / "answered.txt").read_text().split()
-        assert self.rows <= sum(map(len, lines)) <= self.rows + self.batch_size * self.kills
-        (folder / "answered.txt").unlink()
-        expected = tree(whole)
-        expected.pop("answered.txt")
-        found = tree(folder)
-        assert found.keys() == expected.keys()
-        assert [name for name in found if found[name] != expected[name]] == []
-        assert {path.name for path in folder.rglob("*")} == {path.name for path in whole.rglob("*")} - {"answered.txt"}
-        self.kills, self.in_journal = 0, set()
+        same_files(folder, whole)
+        answered = killed_jobs.count_file(folder)
+        # a kill loses the batch that is at work, and no more
+        assert self.rows <= len(answered.read_text()) <= self.rows + self.batch_size * self.kills
+        answered.unlink()
+        self.kills, self.in_journals = 0, set()
 
 
 def test_evaluations_answer_each_row_once(tmp_path, report):
     write_manifest(tmp_path / "data", ROWS)
     write_task(tmp_path / "data")
-    answered = Answered("run/tiny", ROWS, 2, "run/results.json")
+    answered = Answered("run/tiny", "run/tiny/predictions.jsonl", ROWS, 2)
     report(Job(killed_jobs.evaluate_tiny, tmp_path / "killed", answered.check, answered.compare))
 
 
@@ -160,12 +154,14 @@ def test_corpora_answer_each_row_once(tmp_path, report):
         soundfile.write(tmp_path / "clips" / f"{number}.wav", noise(0.4 + 0.2 * number, number), 16000)
         rows.append(json.dumps({"id": f"row-{number}", "audio": f"{number}.wav"}) + "\n")
     (tmp_path / "clips" / "corpus.jsonl").write_text("".join(rows))
-    answered = Answered("out.jsonl.work", ROWS, 2, "out.jsonl")
+    answered = Answered("out.jsonl.work", "out.jsonl", ROWS, 2)
     report(Job(killed_jobs.transcribe, tmp_path / "killed", answered.check, answered.compare))
 
 
 def test_training_goes_on_as_if_nothing_had_happened(tmp_path, report):
-    save_model(tmp_path / "base", qformer_config={"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96})
+    save_model(
+        tmp_path / "base", qformer_config={"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+    )
     save_clips(tmp_path / "clips")
 
     def same_weights(folder: Path, whole: Path) -> None:
@@ -188,3 +184,97 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path, report):
         assert tree(folder / "run" / "adapter") == tree(whole / "run" / "adapter")
 
     report(Job(killed_jobs.train, tmp_path / "killed", check, compare))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Disks and folders
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """What the commands below read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    config = tiny_config(max_audio_seconds=2, fixed_length=False)
+    model = tiny_model(config)
+    model.generation_config.max_new_tokens = 5
+    model.save_pretrained(folder / "model")
+    tiny_processor(config).save_pretrained(folder / "model")
+    write_manifest(folder / "data")
+    write_task(folder / "data")
+    with_adapter(type(model).from_pretrained(folder / "model")).save_pretrained(folder / "adapter", adapter_only=True)
+    return folder
+
+
+COMMANDS = {
+    "convert": lambda inputs, out: [
+        *("convert", "salmonn", out, "--ckpt", CKPT, "--whisper", WHISPER, "--llm", LLM, "--beats", BEATS),
+        *("--qformer-heads", "4"),
+    ],
+    "assemble": lambda inputs, out: [
+        *("assemble", out, "--whisper", WHISPER, "--llm", LLM, "--beats", BEATS),
+        *("--qformer-hidden-size", "32", "--qformer-heads", "4"),
+    ],
+    "merge": lambda inputs, out: ["merge", inputs / "model", out, "--adapter", inputs / "adapter"],
+    "evaluate": lambda inputs, out: [
+        *("evaluate", inputs / "model", "--tasks", inputs / "data" / "tiny.json", "--output", out),
+        *("--data", f"tiny={inputs / 'data' / 'manifest.jsonl'}", "--bootstrap-samples", "20", "--no-report"),
+    ],
+    "transcribe": lambda inputs, out: [
+        *("transcribe", inputs / "model", inputs / "data" / "manifest.jsonl", "--output", out.with_suffix(".jsonl")),
+    ],
+}
+
+
+def refused(capsys, arguments) -> str:
+    """The one line that a command says when it cannot write."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("salmonn: error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk that is full but for a few pages."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        # what is free is left to a folder and an empty file or two
+        with open(disk / "filled", "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                file.truncate(max(0, os.fstat(file.fileno()).st_size - 4096))
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_one_line(small_disk, inputs, capsys, command):
+    said = refused(capsys, COMMANDS[command](inputs, small_disk / "out"))
+    assert "o space left on" in said and str(small_disk) in said
+    left = {path.name for path in small_disk.rglob("*") if path.is_file()} - {"filled"}
+    assert not any(UNFINISHED in name for name in left)
+    assert not left & {"model.safetensors", "config.json", "results.json", "predictions.jsonl", "out.jsonl"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path, inputs, capsys, command):
+    (tmp_path / "file").write_text("mine")
+    said = refused(capsys, COMMANDS[command](inputs, tmp_path / "file" / "out"))
+    assert str(tmp_path / "file") in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, inputs, capsys, command):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    said = refused(capsys, COMMANDS[command](inputs, tmp_path / "locked" / "out"))
+    assert "denied" in said.lower() and str(tmp_path / "locked") in said
+    assert not any((tmp_path / "locked").iterdir())
