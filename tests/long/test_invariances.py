@@ -79,7 +79,7 @@ class Case:
             length = self.draw.choice((1, 399, 400, 401, 5280, 5440, 16000))
         else:
             length = self.draw.randint(1600, 10 * 16000)
-        return noise(1, self.draw.randrange(10**6)) if length == 16000 else _noise(length, self.draw.randrange(10**6))
+        return noise(length / 16000 + 1, self.draw.randrange(10**6))[:length]
 
     def model(self, attention: str = "sdpa"):
         model = tiny_model(self.config, attention, self.seed)
@@ -87,10 +87,6 @@ class Case:
 
     def __str__(self):
         return f"{self.variant}, {self.llm}, weights {self.seed}{' and adapter' * self.has_adapter}"
-
-
-def _noise(samples: int, seed: int):
-    return noise(samples / 16000 + 1, seed)[:samples]
 
 
 @dataclass
