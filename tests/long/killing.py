@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 
 KILLS = int(os.environ.get("SALMONN_KILLS", "20"))
@@ -49,11 +51,10 @@ def survive(job: Job, kills: int = KILLS) -> str:
     draw = random.Random(SEED)
     whole = job.folder.with_name("whole")
     log = job.folder.with_name("job.log")
-    seconds = 0.0
-    for attempt in range(2):  # what the first one reads is in memory for the second
+    for _ in range(2):  # what the first one reads is in memory for the second
         shutil.rmtree(whole, ignore_errors=True)
-        begun = time.monotonic()
         process = _start(job.work, whole, log)
+        begun = time.monotonic()
         process.join()
         seconds = time.monotonic() - begun
         assert process.exitcode == 0, log.read_text()[-3000:]
@@ -87,6 +88,8 @@ def _run(job: Job, log: Path, seconds: float | None = None) -> bool:
 
 def _start(work, folder: Path, log: Path):
     """A process that has begun to work."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # some Pythons preload without `sys.path`
+        forkserver.ensure_running()
     parent, child = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_work, args=(work, folder, log, child))
     process.start()
