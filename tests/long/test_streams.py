@@ -80,7 +80,11 @@ def write_recording(path: Path, seconds: float) -> Path:
 
 
 def run(code: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # oneDNN keeps what it has compiled for the last 1,024 shapes, some 0.5 MiB for each new length of a clip
+    environment = os.environ | {
+        **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
