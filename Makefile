@@ -11,8 +11,9 @@
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-vllm                    vLLM beside `generate`, and its server, in an environment with vLLM for CPUs
 #   make test-ray                     a corpus on two workers of Ray, one of which is killed
+#   make test-long                    kills at random moments, invariances searched at random, hours of audio
 #   make test-slow                    those that need the network
-#   make test-random                  all but the slow ones in random order
+#   make test-random                  all but the slow and the long ones in random order
 #   make test-matrix                  the flows through Transformers, on each of its versions that is supported
 #   make fuzz FUZZ_SECONDS=600        coverage-guided fuzzing of audio, chats and checkpoints, for so long each
 #   make check                        ruff and mlinter, no finding allowed
@@ -66,8 +67,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space fuzz test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-slow test-random \
-  test-matrix check check-examples style bench report docs docs-serve clean
+.PHONY: demo web space fuzz test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-long test-slow \
+  test-random test-matrix check check-examples style bench report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -100,7 +101,7 @@ space:
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem and not engines" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem and not engines and not long" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
@@ -133,12 +134,16 @@ test-ray: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[ray]"
 	$(BIN)/python -m pytest tests/engines/test_ray.py $(PYTEST_ARGS)
 
+# Minutes of work. SALMONN_SEED repeats what was drawn; SALMONN_KILLS, SALMONN_CONFIGURATIONS and SALMONN_MINUTES say how much.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(PYTEST_ARGS)
+
 # The network is for these alone: tests/conftest.py shuts it for all others.
 test-slow: $(STAMP)
 	HF_HUB_OFFLINE=0 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-random: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -p randomly $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not long" -p randomly $(PYTEST_ARGS)
 
 # Atheris has wheels for Python 3.11 on Linux. Findings and the corpus are in FUZZ_DIR.
 fuzz: $(STAMP)

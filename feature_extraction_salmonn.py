@@ -316,7 +316,11 @@ def cut_at_silence(clip: np.ndarray, longest: int, sampling_rate: int) -> list[n
     quietest fifth of a second of its last third. Together the pieces are the clip.
     """
     hop, width = sampling_rate // 100, 20  # energies of 10 ms, and of 200 ms around each
-    energy = np.add.reduceat(np.square(clip, dtype=np.float64), np.arange(0, len(clip), hop))
+    # minute by minute: the squares of hours take more memory than the hours
+    minutes = (clip[first : first + 6000 * hop] for first in range(0, len(clip), 6000 * hop))
+    energy = np.concatenate(
+        [np.add.reduceat(np.square(part, dtype=np.float64), np.arange(0, len(part), hop)) for part in minutes]
+    )
     energy = np.convolve(
         np.pad(energy, (width // 2, width - width // 2 - 1), mode="edge"), np.ones(width), mode="valid"
     )

@@ -53,11 +53,14 @@ def drop_cut_line(path: Path) -> None:
 
 
 def append_lines(path: Path, rows: Sequence[dict]) -> None:
-    """Appends a JSON line for each row, and returns once they are on the disk."""
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(to_json(row) + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
+    """Appends a JSON line for each row, and returns once they are on the disk. Raises an `OSError` that names `path`."""
+    try:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write("".join(to_json(row) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -225,23 +225,22 @@ def _answer_task(
     # a batch that was cut short is made again as a whole: its answers must come from the same batch
     pending = [(i, batch) for i, batch in enumerate(batches) if not all(example.id in done for example in batch)]
     mine = pending[state.process_index :: state.num_processes]
-    progress = tqdm(
+    with tqdm(
         total=sum(len(batch) for _, batch in mine),
         desc=task.name,
         unit="clip",
         disable=not state.is_main_process or not mine,
-    )
-    for index, batch in mine:
-        torch.manual_seed(settings["seed"] + index)  # for tasks that sample: the same draw whoever makes the batch
-        answers = model.answer(
-            [example.waveform() for example in batch],
-            [example.prompt for example in batch],
-            task,
-            **settings["tasks"][task.name]["generation"],
-        )
-        journal.append([make_row(task, example, answer) for example, answer in zip(batch, answers, strict=True)])
-        progress.update(len(batch))
-    progress.close()
+    ) as progress:
+        for index, batch in mine:
+            torch.manual_seed(settings["seed"] + index)  # for tasks that sample: the same draw whoever makes the batch
+            answers = model.answer(
+                [example.waveform() for example in batch],
+                [example.prompt for example in batch],
+                task,
+                **settings["tasks"][task.name]["generation"],
+            )
+            journal.append([make_row(task, example, answer) for example, answer in zip(batch, answers, strict=True)])
+            progress.update(len(batch))
 
     state.wait_for_everyone()
     rows = _gather_rows(folder)

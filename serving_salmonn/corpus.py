@@ -228,6 +228,7 @@ def _prepare(output: Path, work: Path, job: dict, items: list[Item], overwrite: 
                 f"`output` {output} holds answers to other rows or questions: name another, or overwrite it."
             )
         logger.warning("%s has all answers already", output)
+        shutil.rmtree(work, ignore_errors=True)  # a kill may have left it
         return
     if (work / JOB).is_file():
         before = json.loads((work / JOB).read_text(encoding="utf-8"))

@@ -123,8 +123,12 @@ def test_an_interrupted_job_goes_on(model, manifest, whole, tmp_path, monkeypatc
 def test_what_is_done_is_not_done_again(model, manifest, whole, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out.jsonl"
     output.write_bytes(whole.read_bytes())
+    work = tmp_path / "out.jsonl.work"
+    work.mkdir()
+    (work / "journal-000.jsonl").write_text("")  # a process was killed when all was written
     monkeypatch.setattr(engines, "Answerer", None)  # nothing is loaded
     assert answer_corpus(model, manifest, output, batch_size=3).answered_now == 0
+    assert not work.exists()
     with pytest.raises(ValueError, match="holds answers to other rows or questions"):
         answer_corpus(model, manifest, output, question="What?")
     assert output.read_bytes() == whole.read_bytes()

@@ -1,5 +1,7 @@
 """Clips to the packed tensor: against Whisper's and BEATs' own extractors, in batches, and refused if they are bad."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,15 @@ def test_clips_are_cut_where_they_are_quiet_and_nothing_is_lost():
     for seconds in (30.01, 59.99, 60, 95.123):
         pieces = cut_at_silence(noise(seconds), 480000, 16000)
         assert max(map(len, pieces)) <= 480000 and sum(map(len, pieces)) == int(16000 * seconds)
+
+
+def test_cutting_takes_less_memory_than_the_clip():
+    clip = np.tile(noise(60), 10)
+    tracemalloc.start()
+    cut_at_silence(clip, 480000, 16000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < clip.nbytes / 2
 
 
 def test_only_long_clips_are_cut_at_silence():

@@ -15,7 +15,7 @@ from accelerate import PartialState, debug_launcher
 from tiny_evaluation import SENTENCES, HearingModel, make_task, write_manifest, write_task
 from transformers import AutoModelForMultimodalLM
 
-from data_salmonn.journals import Journal, read_journals
+from data_salmonn.journals import Journal, append_lines, read_journals
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import load_examples
 from evaluation_salmonn.models import ChatModel, load_model
@@ -265,6 +265,25 @@ def test_journal_drops_a_line_that_was_cut(tmp_path):
     journal = Journal(tmp_path, 0)
     journal.append([{"id": "c"}])
     assert list(read_journals(tmp_path)) == ["a", "c"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is one of Linux")
+def test_a_full_disk_is_named():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        append_lines(Path("/dev/full"), [{"id": "a"}])
+
+
+def test_a_run_that_fails_ends_its_bar(data, tmp_path, capsys):
+    class Failing(HearingModel):
+        def answer(self, *arguments, **options):
+            raise OSError("no more")
+
+    try:
+        run(data, tmp_path / "run", Failing())
+    except OSError:  # while it is handled, as the command does, the bar exists
+        assert capsys.readouterr().err.endswith("\n")  # what is said next has a line of its own
+    else:
+        pytest.fail("no error")
 
 
 def test_nothing_is_loaded_or_generated_before_all_is_checked(data, tmp_path):
