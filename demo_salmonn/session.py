@@ -150,8 +150,6 @@ class Listener:
             samples = read_clip(path)
         except ValueError as error:
             raise ValueError(f"“{name}” cannot be read as audio. {READABLE}, of up to {longest:g} s.") from error
-        if not np.isfinite(samples).all():
-            raise ValueError(f"“{name}” holds samples that are not finite numbers.")
         self._check_length(len(samples) / self.sampling_rate, name)
         return samples
 

@@ -189,7 +189,7 @@ def test_what_goes_wrong_in_the_model_is_raised(listener, clips, monkeypatch):
         ),
         ("too_long.flac", "“too_long.flac” is 41 s long; at most 40 s are taken."),
         ("empty.wav", "“empty.wav” holds no sound"),
-        ("nan.wav", "“nan.wav” holds samples that are not finite"),
+        ("nan.wav", "“nan.wav” cannot be read as audio"),
         ("absent.wav", "“absent.wav” cannot be read"),
     ],
 )

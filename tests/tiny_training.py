@@ -130,7 +130,7 @@ SHRUNK = {
 }
 SHRUNK_TASKS = {
     "alignment": {"max_steps": 40, "learning_rate": 0.01},
-    "longform": {"concatenate_max_seconds": 30.0},
+    "longform": {"concatenate_max_seconds": 8.0},
     "activate": {
         **{"per_device_train_batch_size": 1, "max_steps": 12, "learning_rate": 5e-3, "lr_scheduler_type": "constant"},
         **{"warmup_steps": 0, "logging_strategy": "steps", "logging_steps": 1},
