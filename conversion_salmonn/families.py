@@ -7,7 +7,6 @@ Every published checkpoint of this design: how it is recognised, what it is, and
     convert_auto("OpenBEATs-Base-i1.pt", "openbeats")
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from conversion_salmonn.checkpoint_io import list_names
 from conversion_salmonn.convert_beats import convert_beats
 from conversion_salmonn.convert_naturelm import convert_naturelm
 from conversion_salmonn.convert_salmonn import convert_salmonn
+from data_salmonn.json_text import read_object
 
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _find_family(content: Mapping, names: set[str]) -> Family | None:
 def _refuse_converted(source: Path) -> None:
     file = source / "config.json" if source.is_dir() else source.parent / "config.json"
     try:
-        model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        model_type = read_object(file).get("model_type")
     except (OSError, ValueError, AttributeError):
         return
     if model_type in ("salmonn", "beats"):

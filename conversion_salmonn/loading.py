@@ -7,7 +7,6 @@ A SALMONN and its processor, from any of the ways in which a trained one is kept
     load_with_adapter("runs/one/adapter")               an adapter, whose base model is where it was in training
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from transformers.utils import PROCESSOR_NAME, cached_file, find_adapter_config_
 import salmonn_transformers  # noqa: F401
 from conversion_salmonn.checkpoint_io import list_names
 from conversion_salmonn.folders import check_adapter, is_missing
+from data_salmonn.json_text import read_object
 
 
 def load_with_adapter(
@@ -96,7 +96,7 @@ def find_base(model: str | os.PathLike) -> str | None:
         return None
     if Path(file).with_name("config.json").is_file():
         return str(model)
-    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_object(file).get("base_model_name_or_path")
     if base is None or is_missing(base):
         where = "does not say what its base model is" if base is None else f"was trained on {base}, which is not there"
         raise ValueError(

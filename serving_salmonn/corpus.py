@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from data_salmonn.chats import check_single_answer
 from data_salmonn.files import whole_file, write_json
 from data_salmonn.journals import Journal, drop_cut_line, read_journals
+from data_salmonn.json_text import digest_bytes, read_object, read_object_lines, to_json
 from data_salmonn.manifests import read_manifest
 from data_salmonn.prompts import PromptBank
 
@@ -231,7 +232,7 @@ def _prepare(output: Path, work: Path, job: dict, items: list[Item], overwrite: 
         shutil.rmtree(work, ignore_errors=True)  # a kill may have left it
         return
     if (work / JOB).is_file():
-        before = json.loads((work / JOB).read_text(encoding="utf-8"))
+        before = read_object(work / JOB)
         changed = sorted(name for name in job.keys() | before.keys() if job.get(name) != before.get(name))
         if changed:
             raise ValueError(
@@ -247,7 +248,7 @@ def _prepare(output: Path, work: Path, job: dict, items: list[Item], overwrite: 
 def _digest(items: Sequence[Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps(asdict(item), ensure_ascii=False).encode())
+        digest.update(digest_bytes(json.dumps(asdict(item), ensure_ascii=False)))
     return digest.hexdigest()[:16]
 
 
@@ -256,7 +257,7 @@ def write_output(output: Path, rows: list[dict]) -> None:
     with whole_file(output) as unfinished:
         if output.suffix == ".jsonl":
             with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.writelines(to_json(row) + "\n" for row in rows)
             return
         pyarrow, parquet = _import_parquet()
         types = dict.fromkeys(COLUMNS, pyarrow.string()) | {"seconds": pyarrow.float64()}
@@ -269,8 +270,7 @@ def write_output(output: Path, rows: list[dict]) -> None:
 def read_output(output: Path) -> Iterator[dict]:
     """The rows of a file that [`write_output`] has written."""
     if output.suffix == ".jsonl":
-        with open(output, encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        yield from read_object_lines(output)
         return
     yield from _import_parquet()[1].read_table(output).to_pylist()
 

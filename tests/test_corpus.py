@@ -16,7 +16,7 @@ from data_salmonn.journals import read_journals
 from feature_extraction_salmonn import cut_at_silence
 from serving_salmonn import engines
 from serving_salmonn.answerers import Settings
-from serving_salmonn.corpus import Item, answer_corpus, make_batches, read_items, read_output
+from serving_salmonn.corpus import COLUMNS, Item, answer_corpus, make_batches, read_items, read_output, write_output
 from serving_salmonn.engines import TransformersEngine, VllmEngine
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor
 
@@ -201,3 +201,10 @@ def test_engines_refuse_what_they_cannot_do(tmp_path):
         with pytest.raises(ValueError, match=reason):
             engines.RayEngine(settings)
     assert TransformersEngine.batch_size < VllmEngine.batch_size
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "half \ud800", "\ufeffa", "two\nlines"])
+def test_rows_come_back_as_they_were(tmp_path, text):
+    row = dict.fromkeys(COLUMNS) | {"id": "1", "answer": text, "seconds": 1.0}
+    write_output(tmp_path / "out.jsonl", [row, row])
+    assert list(read_output(tmp_path / "out.jsonl")) == [row, row]
