@@ -23,6 +23,7 @@ WHOLE = ADAPTER | CODE - {
     "processing_salmonn.py",
     "feature_extraction_beats.py",
     "feature_extraction_salmonn.py",
+    "session_salmonn.py",
 }
 WHOLE |= {"config.json", "generation_config.json", "model.safetensors"}
 

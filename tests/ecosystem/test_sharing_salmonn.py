@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 FLAT_FILES = {
     "adapter_salmonn.py",
     "audio_encoder_salmonn.py",
+    "audio_reading_salmonn.py",
     "base_weights_salmonn.py",
     "chat_template_salmonn.py",
     "configuration_beats.py",
@@ -33,6 +34,7 @@ FLAT_FILES = {
     "feature_extraction_beats.py",
     "feature_extraction_salmonn.py",
     "generation_salmonn.py",
+    "input_checks_salmonn.py",
     "loops_salmonn.py",
     "modeling_beats.py",
     "modeling_salmonn.py",
