@@ -82,7 +82,7 @@ def encode(model: SalmonnModel, extractor: SalmonnFeatureExtractor, clips: list[
 def main() -> None:
     benchmark = Benchmark(__doc__)
     benchmark.parser.add_argument(
-        "--seconds", type=float, nargs="+", default=[3.0, 10.0, 30.0], help="lengths of clips"
+        "--seconds", type=float, nargs="*", default=[3.0, 10.0, 30.0], help="lengths of clips"
     )
     options = benchmark.parse_args()
     fixed, real = build(fixed_length=True), build(fixed_length=False)
