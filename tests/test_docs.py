@@ -116,7 +116,7 @@ def reader(models, tmp_path, monkeypatch):
         if "demo_salmonn.speech" in page.read_text(encoding="utf-8") and not can_speak():
             pytest.skip("needs a voice: pip install espeakng-loader, or the program espeak-ng")
         monkeypatch.chdir(tmp_path)
-        for name in ("examples", "checkpoints"):
+        for name in ("examples", "checkpoints", "benchmarks"):
             Path(name).symlink_to(ROOT / name)
         for name in MODELS.get(page.name, ()):
             shutil.copytree(models / name, name)
