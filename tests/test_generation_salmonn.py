@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from tiny_salmonn import (
     AUDIO_TOKEN_ID,
-    IS_5_20,
+    IS_BEFORE_5_23,
     ask,
     noise,
     question,
@@ -226,7 +226,7 @@ def test_assisted_decoding(model, processor):
     assert len(calls) == 2
 
 
-@pytest.mark.skipif(IS_5_20, reason="does not slice audio by chunks before Transformers 5.21")
+@pytest.mark.skipif(IS_BEFORE_5_23, reason="audio is sliced by chunks from Transformers 5.23 on, and refused before")
 def test_prefill_in_chunks(model, processor):
     inputs = ask(processor, CONVERSATIONS[0])
     expected = new_tokens(model, inputs, do_sample=False)

@@ -14,6 +14,7 @@ from processing_salmonn import SalmonnProcessor
 
 # What Transformers cannot do before 5.21, and says so.
 IS_5_20 = transformers.__version__.startswith("5.20.")
+IS_BEFORE_5_23 = transformers.__version__.startswith(("5.20.", "5.21.", "5.22."))
 LLAMA = Path(__file__).parent / "fixtures" / "salmonn" / "llama"
 AUDIO_TOKEN_ID = 600  # the fixture's LLM has 600 tokens of its own
 LLMS = {
