@@ -51,7 +51,7 @@ FUZZ_DIR ?= /tmp/salmonn-fuzz
 # Versions of Transformers, and the tests that go through its pipelines, server, Hub, Trainer, PEFT and TRL.
 MATRIX ?= 5.20 5.21 5.22 5.23
 FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn configuration_salmonn \
-  generation_salmonn golden_salmonn merge processing_salmonn trainer))
+  generation_salmonn golden_salmonn loops_salmonn merge processing_salmonn session_salmonn trainer))
 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1

@@ -272,15 +272,21 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
         return mel.reshape(len(segments), self.feature_size, -1)
 
-    def _cut(self, clip: np.ndarray, at_silence: bool) -> list[np.ndarray]:
-        """The segments of a clip `(samples,)`, none of which is lost."""
-        longest = self.segment_samples
+    def split_for_transcription(self, clip: np.ndarray) -> list[np.ndarray]:
+        """
+        The pieces in which a clip `(samples,)` is transcribed, none of which is lost: the clip itself, unless it is longer than
+        `max_audio_seconds`, and then pieces of a segment at most, cut where it is quiet.
+        """
         # CODEPATH: models that were trained on long audio read all of it at once
         if self.max_audio_seconds is None or len(clip) <= self.max_audio_seconds * self.sampling_rate:
-            at_silence = False
-        if not at_silence:
-            return [clip[start : start + longest] for start in range(0, len(clip), longest)]
-        return cut_at_silence(clip, min(longest, int(self.max_audio_seconds * self.sampling_rate)), self.sampling_rate)
+            return [clip]
+        longest = min(self.segment_samples, int(self.max_audio_seconds * self.sampling_rate))
+        return cut_at_silence(clip, longest, self.sampling_rate)
+
+    def _cut(self, clip: np.ndarray, at_silence: bool) -> list[np.ndarray]:
+        """The segments of a clip `(samples,)`, none of which is lost."""
+        pieces, longest = self.split_for_transcription(clip) if at_silence else [clip], self.segment_samples
+        return [piece[start : start + longest] for piece in pieces for start in range(0, len(piece), longest)]
 
     def _pad(self, pieces: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
         """Padded segments, `(segments, samples)` of float64, and their lengths."""

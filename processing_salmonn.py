@@ -354,7 +354,7 @@ class SalmonnProcessor(ProcessorMixin):
         return inputs
 
     def _adjust_assistant_masks_indices(self, processed_dict, generation_indices):
-        # walked through token by token, for which a tensor is ten times as slow as a list
+        # walked through token by token, which is slow for a tensor
         offsets = processed_dict["offset_mapping"]
         processed_dict["offset_mapping"] = offsets.tolist() if hasattr(offsets, "tolist") else offsets
         return super()._adjust_assistant_masks_indices(processed_dict, generation_indices)

@@ -174,7 +174,7 @@ class SalmonnSession:
 
     def __init__(self, model, processor, audio, **generation):
         self.model, self.processor, self.generation = model, processor, generation
-        self.messages: list[tuple[str, str]] = []
+        self.turns: list[tuple[str, str]] = []  # questions and answers so far
         self._cache = PromptCache(model)
         clips = list(audio) if isinstance(audio, (list, tuple)) else [audio]
         inputs = processor(text=processor.audio_token * len(clips), audio=clips, return_tensors="pt")
@@ -199,13 +199,13 @@ class SalmonnSession:
         may_be_empty = generation.get("head_mask") is not None  # which stands for an instruction
         if not isinstance(question, str) or not (question.strip() or may_be_empty):
             raise ValueError(f"`question` must be a text that is not empty, got {question!r}.")
-        history = self.messages if remember else []
+        history = self.turns if remember else []
         input_ids = make_prompt(self.processor, self.audio_tokens, [*history, (question, None)])
         output = self._cache.generate(input_ids.to(self.model.device), self.audio_embeds, **generation)
         if find_loop(output[0, input_ids.shape[1] :].tolist()) is not None:
             logger.warning("An answer says the same words over and over.")
         answer = self.processor.decode(output[0, input_ids.shape[1] :], skip_special_tokens=True).strip()
-        self.messages.append((question, answer))
+        self.turns.append((question, answer))
         return answer
 
 

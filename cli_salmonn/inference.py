@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from cli_salmonn.streaming import AnswerStreamer
 from cli_salmonn.transcripts import Segment
 from conversion_salmonn.loading import choose_device, load_with_adapter
-from feature_extraction_salmonn import cut_at_silence
 from session_salmonn import SalmonnSession
 
 
@@ -91,7 +90,7 @@ class Listener:
         [`~SalmonnForConditionalGeneration.transcribe`] cuts them, each as soon as it is there.
         """
         rate = self.processor.feature_extractor.sampling_rate
-        pieces = self._cut(clip)
+        pieces = self.processor.feature_extractor.split_for_transcription(clip)
         # one by one where the first is there sooner for it, and the whole not later
         one_by_one = self.streamer is not None or self.model.device.type == "cpu"
         at_once = 1 if one_by_one else self.model.config.max_segments_at_once
@@ -115,15 +114,6 @@ class Listener:
                     yield Segment(round(start / rate, 3), round(end / rate, 3), text)
                     start = end
         self._finish()
-
-    def _cut(self, clip: np.ndarray) -> list[np.ndarray]:
-        """The pieces in which a clip is transcribed, as the processor cuts them."""
-        extractor = self.processor.feature_extractor
-        longest = extractor.max_audio_seconds
-        if longest is None or len(clip) <= longest * extractor.sampling_rate:
-            return [clip]
-        samples = min(extractor.segment_samples, int(longest * extractor.sampling_rate))
-        return cut_at_silence(clip, samples, extractor.sampling_rate)
 
     def _warn_about_long_clips(self, clips: list[np.ndarray], name: str) -> None:
         extractor = self.processor.feature_extractor

@@ -47,13 +47,14 @@ class _Answerer(ABC):
         has an answer of one segment. Without one a clip is transcribed, piece by piece if it is longer than the model was
         trained on.
         """
-        rate = self.processor.feature_extractor.sampling_rate
+        extractor = self.processor.feature_extractor
+        rate = extractor.sampling_rate
         segments: list[list[dict]] = [[] for _ in clips]
         units = []  # a segment, whose text is wanted, its samples, and what to ask
         for found, clip, question in zip(segments, clips, questions, strict=True):
             asked = self.processor.transcription_prompt if question is None else question
             end = 0
-            for piece in [clip] if question is not None else self._cut(clip):
+            for piece in [clip] if question is not None else extractor.split_for_transcription(clip):
                 start, end = end, end + len(piece)
                 found.append({"start": round(start / rate, 3), "end": round(end / rate, 3)})
                 units.append((found[-1], piece, asked))
@@ -63,17 +64,6 @@ class _Answerer(ABC):
             for (segment, _, _), text in zip(group, texts, strict=True):
                 segment["text"] = text
         return segments
-
-    def _cut(self, clip: np.ndarray) -> list[np.ndarray]:
-        """The pieces in which a clip is transcribed."""
-        from feature_extraction_salmonn import cut_at_silence
-
-        extractor = self.processor.feature_extractor
-        longest = extractor.max_audio_seconds
-        if longest is None or len(clip) <= longest * extractor.sampling_rate:
-            return [clip]
-        samples = min(extractor.segment_samples, int(longest * extractor.sampling_rate))
-        return cut_at_silence(clip, samples, extractor.sampling_rate)
 
     @abstractmethod
     def generate(self, units: list[tuple[np.ndarray, str]]) -> list[str]:

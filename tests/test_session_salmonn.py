@@ -57,7 +57,7 @@ def test_what_was_said_is_remembered_if_asked(parts):
     turns = question(*CLIPS, text="What is this?", answer=first)
     turns.append({"role": "user", "content": [{"type": "text", "text": "And who speaks?"}]})
     assert session.ask("And who speaks?", remember=True) == answer(model, processor, turns)
-    assert [asked for asked, _ in session.messages] == ["What is this?", "And who speaks?"]
+    assert [asked for asked, _ in session.turns] == ["What is this?", "And who speaks?"]
     assert session.ask("Alone?") == answer(model, processor, question(*CLIPS, text="Alone?"))
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_asked_is_refused():
     for wrong in ("", "  ", None, 3):
         with pytest.raises(ValueError, match="`question` must be a text"):
             session.ask(wrong)
-    assert session.messages == []
+    assert session.turns == []
     with pytest.raises(ValueError, match="`size` must be an integer of at least 1, got 0"):
         PromptCache(model, size=0)
     with pytest.raises(ValueError, match=r"`input_ids` must be of shape \(1, sequence_length\), got \(2, 3\)"):

@@ -52,12 +52,14 @@ def nano(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
+@pytest.fixture(scope="module", params=["folder", "nano"])
+def served(request, tmp_path_factory):
+    """A model and a client of its server, which is started as the documentation does, for this model alone."""
+    folder = request.getfixturevalue(request.param)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--trust-remote-code"]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder, "--trust-remote-code"]
     directory = tmp_path_factory.mktemp("server")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(directory / "modules")}
     with open(directory / "log", "w+") as log:
@@ -76,7 +78,10 @@ def client(tmp_path_factory):
                 except (urllib.error.URLError, ConnectionError):
                     assert server.poll() is None, (directory / "log").read_text()
                     time.sleep(0.5)
-            yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300)
+            yield (
+                folder,
+                openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300),
+            )
         finally:
             server.terminate()
             server.wait(30)
@@ -96,10 +101,9 @@ def chat_request(folder: str) -> dict:
     return {"model": folder, "messages": [{"role": "user", "content": content}], "max_tokens": 5}
 
 
-@pytest.mark.parametrize("name", ["folder", "nano"])
-def test_chat(client, name, request):
+def test_chat(served):
     """Asked with nothing but what the `openai` client asks for by itself."""
-    folder = request.getfixturevalue(name)
+    folder, client = served
     request_arguments = chat_request(folder)
     answer = client.chat.completions.create(**request_arguments)
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
@@ -117,9 +121,18 @@ def test_chat(client, name, request):
     assert "".join(pieces) == answer.choices[0].message.content and len(pieces) > 1
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("folder", 2), ("folder", 6), ("nano", 2.78)])
-def test_transcription(client, name, seconds, request):
-    folder = request.getfixturevalue(name)
+def test_another_model_is_refused(served, tmp_path):
+    folder, client = served
+    for other in (str(tmp_path), "somebody/model"):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(**chat_request(folder) | {"model": other})
+        assert f"pinned to '{folder}'" in refused.value.response.text
+    assert client.chat.completions.create(**chat_request(folder)).choices
+
+
+@pytest.mark.parametrize("seconds", [2, 2.78, 6])
+def test_transcription(served, seconds):
+    folder, client = served
     transcript = client.audio.transcriptions.create(model=folder, file=wav(seconds))
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
     processor = SalmonnProcessor.from_pretrained(folder)
