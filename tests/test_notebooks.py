@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from setup_file import read_setup
+
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 
 
