@@ -6,7 +6,7 @@
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
 #   make test-web                     the tests of the web page, also in Chromium where there is one
-#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
+#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL, ONNX
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-vllm                    vLLM beside `generate`, and its server, in an environment with vLLM for CPUs
@@ -108,6 +108,7 @@ test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
 
 test-ecosystem: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[onnx]"
 	$(BIN)/python -m pytest -n $(WORKERS) -m "ecosystem and not slow" $(PYTEST_ARGS)
 
 test-notebooks: $(STAMP)

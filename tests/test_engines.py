@@ -2,6 +2,7 @@
 """What engines are given: clips of any number of segments, a row each, and the plugin of vLLM as far as it needs no vLLM."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -151,6 +152,8 @@ def test_examples_ask_for_the_same_server():
     for arguments in (service["command"], container["args"]):
         assert not arguments[0].startswith("-") and all(word.startswith("--") for word in arguments[1:])
         assert {"--served-model-name=salmonn", "--dtype=bfloat16", "--max-model-len=4096"} <= set(arguments)
+        (middleware,) = (word.partition("=")[2] for word in arguments if word.startswith("--middleware="))
+        assert hasattr(importlib.import_module(middleware.rpartition(".")[0]), middleware.rpartition(".")[2])
     assert json.loads(service["command"][-1].partition("=")[2]) == {"audio": 4}
     assert front["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
     mounts = {mount["name"] for mount in container["volumeMounts"]}

@@ -137,6 +137,8 @@ def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching)
 
 def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
     """To a model that has the connector of the adapter, in a batch with prompts that are answered without it."""
+    from vllm.lora.request import LoRARequest
+
     merge(Path(folder).with_name("nano"), tmp_path / "served", dtype="float32", keep_lora=True)
     served, lora = str(tmp_path / "served"), str(tmp_path / "served" / "lora")
     chosen = [prompts[number] for number in (0, 9, 20, 37, 40, 42)]
@@ -146,8 +148,15 @@ def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
     )
     assert with_lora != without
     engine = vllm.LLM(served, enable_lora=True, max_lora_rank=16, **SIZES)
-    adapters = [vllm.lora.request.LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
+    adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
     assert ask(engine, chosen * 2, adapters) == with_lora + without
+
+
+def test_two_processes_may_share_a_model(folder, prompts, expected):
+    """Tensor parallelism: the LLM, Whisper and the Q-Former are shared out by heads, BEATs is in both."""
+    chosen = [0, 9, 20, 37, 40, 42]
+    engine = vllm.LLM(folder, tensor_parallel_size=2, **SIZES)
+    assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
 
 
 def test_a_corpus_is_answered_as_by_transformers(folder, tmp_path):
@@ -365,6 +374,8 @@ def test_long_recordings_are_transcribed_in_pieces(client, parts):
 
 def test_transcripts_with_times(client, parts):
     """Of the pieces that the project cuts, each transcribed as by `generate`."""
+    from vllm import envs
+
     model, processor = parts
     clip = noise(15)
     pieces = processor.feature_extractor.split_for_transcription(clip)
@@ -382,7 +393,7 @@ def test_transcripts_with_times(client, parts):
     subtitles = client.audio.transcriptions.create(file=wav(15), response_format="srt", **request)
     assert subtitles.startswith("1\n00:00:00,000 --> ") and all(text in subtitles for text in texts)
     for name, bound in timed_transcripts.BOUNDS.items():
-        assert getattr(vllm.envs, name) == bound
+        assert getattr(envs, name) == bound
 
 
 @pytest.mark.parametrize(
