@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENGINE_READY_TIMEOUT_S": "7200",  # on a busy machine, too
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
 }
@@ -278,7 +279,7 @@ def server(folder, tmp_path_factory):
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=log.parent)
         try:
-            for _ in range(600):
+            while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health").read()
                     break
@@ -294,7 +295,7 @@ def server(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=300)
+    return openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=3600)
 
 
 def wav(seconds: float, seed: int = 0) -> io.BytesIO:
@@ -437,7 +438,7 @@ def test_many_clients_at_once(server, parts):
         return found.choices[0].message.content.strip()
 
     async def all_requests():
-        async with openai.AsyncOpenAI(base_url=server, api_key="none", max_retries=0, timeout=300) as client:
+        async with openai.AsyncOpenAI(base_url=server, api_key="none", max_retries=0, timeout=3600) as client:
             return await asyncio.gather(*(request(client, number) for number in range(32)))
 
     found = asyncio.run(all_requests())
