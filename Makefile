@@ -8,7 +8,7 @@
 #   make test-layers                  test-ecosystem, test-bad-input, test-learning and test-nano in one go
 #   make test-web                     the tests of the web page, also in Chromium where there is one
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
-#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL
+#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL, ONNX
 #   make test-bad-input               whatever may be given to the package and its commands
 #   make test-learning                recipes, and what they teach a tiny model from random ears on
 #   make test-nano                    those of how salmonn-nano is made
@@ -112,6 +112,14 @@ test: $(STAMP)
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
+
+# ONNX is for tests of the ecosystem alone.
+ONNX_STAMP := $(VENV)/.installed-onnx
+$(ONNX_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[onnx]"
+	touch $(ONNX_STAMP)
+
+test-ecosystem test-layers: $(ONNX_STAMP)
 
 test-layers: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "(ecosystem or bad_input or learning or nano) and not slow" $(PYTEST_ARGS)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cli_salmonn.commands import MAX_BEAMS, add_command, add_dtype, integer, positive_integer, real_number
-from cli_salmonn.transcripts import FORMATS, format_segments, join
+from data_salmonn.transcripts import FORMATS, format_segments, join
 
 
 EXAMPLES = """\

@@ -10,8 +10,8 @@ import torch
 from tqdm.auto import tqdm
 
 from cli_salmonn.streaming import AnswerStreamer
-from cli_salmonn.transcripts import Segment
 from conversion_salmonn.loading import choose_device, load_with_adapter
+from data_salmonn.transcripts import Segment
 from session_salmonn import SalmonnSession
 
 

@@ -4,8 +4,11 @@
 import json
 
 import pytest
-from tiny_training import TEXTS, load_shrunk, save_clips, save_model
+import yaml
+from safetensors.torch import load_file
+from tiny_training import TEXTS, load_shrunk, save_clips, save_model, shrink
 
+from cli_salmonn.main import main
 from data_salmonn.error_rates import word_error_rate
 from training_salmonn.run import run_recipe
 
@@ -80,6 +83,22 @@ def test_a_tiny_model_learns_sixteen_utterances(trained, name):
     assert len(losses) == 6 and losses[-1] < losses[0]
     assert (adapter / "adapter_model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()  # the trained part only
+
+
+def test_a_model_without_whisper_is_trained_by_the_command(tmp_path, capsys):
+    """By `salmonn train`, whose adapter `salmonn ask` takes: it has learnt what it heard, and Whisper is in neither."""
+    base, clips = save_model(tmp_path / "base", speech_config=None, segment_seconds=2), save_clips(tmp_path / "clips")
+    fields = shrink("alignment", warmup_steps=5, model=base, output_dir=tmp_path / "run", train=[str(clips)])
+    recipe = {"extends": "alignment"} | fields | {"logging_strategy": "steps", "logging_steps": 10}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "mine.yaml"), "--max_steps", "40"]) == 0
+    losses = [value for _, value in json.loads((tmp_path / "run" / "curves.json").read_text())["loss"]]
+    assert losses[-1] < losses[0] / 5
+    tensors = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert any("beats_layer_norm" in name for name in tensors) and not any("speech" in name for name in tensors)
+    capsys.readouterr()
+    assert main(["ask", str(tmp_path / "run" / "adapter"), str(tmp_path / "clips" / "0.wav")]) == 0
+    assert capsys.readouterr().out
 
 
 def test_the_results_folder_tells_what_was_run(trained):
