@@ -43,7 +43,9 @@ def make_noise(kind: str, level: float, seconds: float, draw: np.random.Generato
         samples = np.ones(count)
     elif kind == "hum":
         time, mains = np.arange(count) / RATE, draw.choice([50, 60])
-        samples = sum(draw.uniform(0, 1) / n * np.sin(2 * np.pi * n * mains * time + draw.uniform(0, 6)) for n in range(1, 8))
+        samples = sum(
+            draw.uniform(0, 1) / n * np.sin(2 * np.pi * n * mains * time + draw.uniform(0, 6)) for n in range(1, 8)
+        )
     else:
         slope = {"white noise": 0, "pink noise": 0.5, "brown noise": 1}[kind]
         spectrum = np.fft.rfft(draw.standard_normal(count)) / np.maximum(1, np.arange(count // 2 + 1)) ** slope
@@ -92,7 +94,9 @@ def main() -> None:
     detector = SpeechDetector(options.tagger)
 
     noises = list(make_noises(options.clips, options.seed))
-    print(f"{'nothing is said, by a threshold of':28} clips " + " ".join(f"{threshold:6g}" for threshold in THRESHOLDS))
+    print(
+        f"{'nothing is said, by a threshold of':28} clips " + " ".join(f"{threshold:6g}" for threshold in THRESHOLDS)
+    )
     probs = [detector.no_speech_prob(clip) for _, clip in noises]
     for kind in KINDS:
         print_rates(kind, [prob for prob, (other, _) in zip(probs, noises) if other == kind])

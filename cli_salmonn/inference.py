@@ -65,9 +65,7 @@ class Listener:
     With a `detector`, pieces in which it hears no speech are not transcribed: their text is empty.
     """
 
-    def __init__(
-        self, model, processor, stream: bool = False, detector: SpeechDetector | None = None, **generation
-    ):
+    def __init__(self, model, processor, stream: bool = False, detector: SpeechDetector | None = None, **generation):
         self.model, self.processor, self.detector = model, processor, detector
         self.generation = {name: value for name, value in generation.items() if value is not None}
         beams = self.generation.get("num_beams", getattr(model.generation_config, "num_beams", None))
