@@ -194,7 +194,7 @@ style: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/benchmark_parts.py
+	$(BIN)/python benchmarks/parts.py
 
 report: $(STAMP)
 	$(BIN)/python -m nano_salmonn.report "$(RUNS)"
