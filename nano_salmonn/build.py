@@ -125,18 +125,20 @@ class Build:
 
     def remaining_minutes(self, work: Sequence[Step]) -> float:
         """
-        What `work` will take, by the minutes that the chain says: corrected by what the steps that are done took of what
-        they should have taken, and less what was done of steps that were interrupted.
+        What `work` will take, by the minutes that the chain says: less what was done of steps that were interrupted, and
+        corrected by what finished steps took, the more so the more of the chain they are.
         """
-        finished = [(step, self.record(step)) for step in self.steps.values() if step not in work]
-        said = sum(self._said_seconds(step) for step, _ in finished)
-        ratio = sum(record.wall for _, record in finished) / said if said > 60 else 1.0
-        left = 0.0
+        finished = [
+            (step, self.record(step)) for step in self.steps.values() if step not in work and self.is_done(step)
+        ]
+        said, left = (sum(map(self._said_seconds, steps)) for steps in ([step for step, _ in finished], work))
+        ratio = (sum(record.wall for _, record in finished) + left) / max(1e-9, said + left)
+        seconds = 0.0
         for step in work:
-            record = self.record(step)
-            begun = record.wall if record and record.digest == step.digest and record.finished is None else 0.0
-            left += max(0.05 * self._said_seconds(step) * ratio, self._said_seconds(step) * ratio - begun)
-        return left / 60
+            record, expected = self.record(step), self._said_seconds(step) * ratio
+            is_begun = record is not None and record.digest == step.digest and record.finished is None
+            seconds += max(0.05 * expected, expected - (record.wall if is_begun else 0.0))
+        return seconds / 60
 
     def _said_seconds(self, step: Step) -> float:
         return 60 * step.minutes / (self.processes if step.parallel else 1)
