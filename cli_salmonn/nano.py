@@ -7,7 +7,7 @@ Recipes of the small model stand in `nano_salmonn/recipes`; `salmonn train` take
 
 import argparse
 
-from cli_salmonn import nano_adapters, nano_beats, nano_build, nano_make
+from cli_salmonn import nano_beats, nano_build, nano_export, nano_make, nano_report
 from cli_salmonn.commands import add_command, add_output
 
 
@@ -32,7 +32,8 @@ def add_parser(commands) -> None:
     )
     nano_make.add_parser(kinds)
     nano_beats.add_parsers(kinds)
-    nano_adapters.add_parsers(kinds)
+    nano_export.add_parser(kinds)
+    nano_report.add_parser(kinds)
     summary = "make a folder of the Whisper tiny.en that comes as a Python wheel"
     parser = add_command(kinds, "whisper", summary, _whisper, WHISPER_EXAMPLES)
     add_output(parser)

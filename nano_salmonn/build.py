@@ -60,6 +60,7 @@ class Record:
     """
 
     digest: str
+    about: str = ""
     wall: float = 0.0
     cpu: float = 0.0
     runs: int = 0
@@ -202,7 +203,7 @@ class Build:
         record = self.record(step)
         if record is None or record.digest != step.digest or record.finished is not None:
             self._forget(step)
-            record = Record(step.digest)
+            record = Record(step.digest, step.about)
         record.runs, record.process = record.runs + 1, None
         commands = step.commands(self.processes)
         record.commands = [" ".join(["salmonn", *words]) for words in commands]
@@ -227,7 +228,8 @@ class Build:
             yield
         finally:
             record.wall = wall + time.monotonic() - before[0]
-            record.cpu = cpu + _cpu_of_children() - before[1]
+            # the last note is all that is known of processes that this one has not waited for
+            record.cpu = max(record.cpu, cpu + _cpu_of_children() - before[1])
             record.process = None
             self._note(step, record)
 

@@ -119,23 +119,6 @@ class TestTraining:
         assert model.config.id2label[4] == "e"
         assert model.config.problem_type == "multi_label_classification"
 
-    def test_goes_on_from_another_one(self, trained, recipe):
-        known = BeatsForAudioClassification.from_pretrained(trained, dtype=torch.float32)
-
-        model = new_model(replace(recipe.model, start=str(trained)), {"bell": 0, "whistle": 1})
-
-        expected, state = known.beats.state_dict(), model.beats.state_dict()
-        assert all(torch.equal(state[name], expected[name]) for name in expected)
-        row = known.config.label2id["whistle"]
-        assert torch.equal(model.classifier.weight[1], known.classifier.weight[row])
-        assert model.classifier.bias[0].sigmoid().item() == pytest.approx(0.5)  # one of two labels is expected
-
-    def test_goes_on_from_one_of_its_sizes_only(self, trained, recipe):
-        wider = replace(recipe.model, start=str(trained), beats={**recipe.model.beats, "hidden_size": 64})
-
-        with pytest.raises(ValueError, match="`start` .* must have the sizes of `beats`"):
-            new_model(wider, {"rain": 0})
-
 
 class TestParts:
     def test_means_over_parts(self):
