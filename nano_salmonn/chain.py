@@ -18,7 +18,7 @@ Reads a chain: the steps by which a model is made, as a YAML file declares them.
         minutes: 300
 
 `run` holds one command of `salmonn`, or a list of them; all are run in the folder of the build. `<20000>` is a number that
-the scale of the build multiplies, `<20000 at least 40>` one that never gets smaller than that. `<batch 96>` is shared by
+the scale of the build multiplies, `<20000 at least 40>` one that never gets smaller than that, `<200 at most 214>` larger. `<batch 96>` is shared by
 the processes of a step that is `parallel`. `makes` are the paths that a step leaves, `scratch` those that are removed once
 it is done, `minutes` what it takes of one core at scale 1. `reads` names files of this package that a step depends on; the
 recipes of its commands are found without.
@@ -48,7 +48,7 @@ BEATS_RECIPES = PACKAGE / "beats_recipes"
 EXTENDED_RECIPES = Path(training_salmonn.__file__).parent / "recipes"  # by those of this package
 FIELDS = ("about", "needs", "run", "makes", "scratch", "reads", "parallel", "minutes")
 PROGRAM = "salmonn"
-NUMBER = re.compile(r"<(\d+)(?: at least (\d+))?>")
+NUMBER = re.compile(r"<(\d+)(?: at least (\d+))?(?: at most (\d+))?>")
 BATCH = re.compile(r"<batch (\d+)>")
 # Where a word of a command names a recipe of this package.
 RECIPE_PREFIX, BEATS_COMMAND = "nano/", "train-beats"
@@ -167,7 +167,8 @@ def _read_texts(field: str, value: Any) -> tuple[str, ...]:
 
 
 def _scale(match: re.Match, scale: float) -> str:
-    return str(max(round(int(match[1]) * scale), int(match[2] or 1)))
+    number = max(round(int(match[1]) * scale), int(match[2] or 1))
+    return str(number if match[3] is None else min(number, int(match[3])))
 
 
 def _find_recipes(words: list[str]) -> list[dict]:

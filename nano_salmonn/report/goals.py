@@ -44,7 +44,8 @@ GOALS = (
     Goal("real recordings, five clips of LibriVox: WER", "nano_asr_real", "wer", 12, 6),
     Goal("recorded prompts of one woman, kept apart: WER", "nano_asr_recorded", "wer", 15, 8),
     Goal("made clips, unseen sentences: WER", "nano_asr", "wer", 12, 8),
-    Goal("made clips, unseen voices: WER", "nano_asr_unseen_voice", "wer", 12, 8),
+    Goal("made clips, unseen robotic voices: WER", "nano_asr_unseen_voice", "wer", 12, 8),
+    Goal("made clips, unseen natural voices: WER", "nano_asr_natural_voice", "wer", 12, 8),
     Goal("single sounds named", "nano_sound", "accuracy", 82, 88),
     Goal("two sounds, both named in order", "nano_sound_order", "accuracy", 62, 75),
     Goal("speech over sounds, both named in one answer", "nano_scene", "accuracy", 50, 70),
@@ -52,7 +53,7 @@ GOALS = (
     Goal("WER after activation tuning, as a multiple of before", "nano_asr", "wer", 1.1, None, ACTIVATED, (TUNED, "nano_asr")),
     Goal("spoken questions answered after activation tuning, not trained", "nano_spoken_question", "following_rate", None, None, ACTIVATED),
     Goal("silence and noise: no invented words", "nano_quiet", "accuracy", 95, 99),
-    Goal("clips of up to 60 s: WER, as a multiple of that of short ones", "nano_asr_60s", "wer", 1.5, None, TUNED, (TUNED, "nano_asr")),
+    Goal("clips of up to 60 s, by segments: WER, as a multiple of that of short ones", "nano_asr_segments", "wer", 1.5, None, TUNED, (TUNED, "nano_asr")),
 )  # fmt: skip
 LATER = (
     "Recordings that are not in this project are measured by whoever has them: at most 25 % WER is the goal, 15 % the "

@@ -26,7 +26,7 @@ from modeling_beats import BeatsForAudioClassification
 from modeling_salmonn import SalmonnForConditionalGeneration
 from nano_salmonn import assemble as assembling
 from nano_salmonn import beats_classifier, whisper_teacher, whisper_wheel
-from nano_salmonn.data_makers import debian, music, sounds, sources, speech
+from nano_salmonn.data_makers import debian, music, recorded, scenes, sounds, sources, speech
 from nano_salmonn.data_makers.effects import Effect
 from nano_salmonn.data_makers.texts import Sentence
 from tiny_beats import TINY
@@ -71,14 +71,19 @@ def use_stand_ins(parts: Path) -> None:
     os.cpu_count = lambda: 1  # clips are made in this process
     os.environ["PATH"] = ""  # no Java, which a metric of captions would start
     sources.all_packages = sources.all_wheels = list
+    sources.natural_voices.fetch_styles = lambda: None
     debian.package_version = lambda package: {"version": "1.0"}
-    sounds.load_effects = load_effects
-    sounds.read_effect = lambda source: tone(TONES[source.split("/")[0]], 0.4)
+    for maker in (sounds, speech, scenes):
+        maker.load_effects = load_effects
+        maker.read_effect = lambda source: tone(TONES[source.split("/")[0]], 0.4)
     music.check_installed = lambda: None
     music.play = lambda notes, program, seconds: tone(200.0 + 20 * program, seconds)
-    speech.read_sentences = read_sentences
+    speech.read_all = read_all
     speech.pronounce = lambda word: " ".join(word)
     speech.speak = speak
+    speech.change_speaker = recorded.change_speaker = lambda samples, who, rate=1.0: samples
+    recorded.read_prompts = read_prompts
+    recorded.read_recording = lambda source: speak(source)
     assembling.NANO = _nano(parts) | {"beats": "random-small"}
     assembling.NANO_CHECKPOINT = parts / "checkpoint"
     beats_classifier.RECIPES = parts / "recipes"
@@ -101,13 +106,22 @@ def load_effects() -> tuple[Effect, ...]:
     )
 
 
-def read_sentences() -> list[Sentence]:
+def read_all() -> dict[str, list[Sentence]]:
     rng = np.random.default_rng(0)
-    texts = {" ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(4000)}
-    return [Sentence(text) for text in sorted(texts)]
+    sentences = [Sentence(text) for text in sorted({" ".join(rng.choice(WORDS, 3)) for _ in range(6000)})]
+    return {"read": sentences[::2], "everyday": sentences[1::2]}
 
 
-def speak(text: str, engine: str, voice: str, rate: float, pitch: float) -> np.ndarray:
+def read_prompts() -> tuple[recorded.Prompt, ...]:
+    """Two words each, which are their sources too; five of them read for a test."""
+    texts = [f"{first} {second}" for first in WORDS for second in WORDS if first != second]
+    return tuple(
+        recorded.Prompt(text, text, "reader", "woman", "test_read" if number < 5 else None)
+        for number, text in enumerate(texts)
+    )
+
+
+def speak(text: str, engine="", voice="", rate: float = 1.0, pitch: float = 1.0, seed: int = 0) -> np.ndarray:
     """A tone a word."""
     known = {word: number for number, word in enumerate(WORDS)}
     return np.concatenate([tone(pitch * (300 + 40 * known.get(word, 0)), 0.35 / rate) for word in text.split()])

@@ -71,6 +71,8 @@ def log_of(build: Build) -> list[str]:
 def test_numbers_are_scaled_and_batches_shared(chain):
     step = {"about": "x", "parallel": True, "run": "salmonn make a <200> tasks=<10 at least 4> --size <batch 96>"}
     assert chain({"a": step}).steps["a"].commands() == [["make", "a", "200", "tasks=10", "--size", "96"]]
+    limited = chain({"a": step | {"run": "salmonn make <39 at least 4 at most 40>"}}, scale=2.0).steps["a"]
+    assert limited.commands() == [["make", "40"]]
     small = chain({"a": step}, scale=0.01).steps["a"]
     assert small.commands(4) == [["make", "a", "2", "tasks=4", "--size", "24"]]
     alone = chain({"a": step | {"parallel": False}}).steps["a"]
