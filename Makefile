@@ -187,7 +187,7 @@ bench: $(STAMP)
 
 # Voices and instruments are programs of the system: apt-get install flite espeak-ng libfluidsynth3
 nano: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable ".[music]"
+	$(BIN)/python -m pip install --quiet --editable ".[music,voices]"
 	$(BIN)/python -m cli_salmonn nano build "$(NANO)" $(NANO_ARGS)
 
 report: $(STAMP)

@@ -26,7 +26,7 @@ What the scores lose is what BEATs is worth to the model.
 
 
 def add_parsers(commands) -> None:
-    """Adds `train-beats`, `score-beats` and `average-beats`."""
+    """Adds `train-beats` and `silence-beats`."""
     summary = "train a small BEATs to name what is heard"
     parser = add_command(commands, "train-beats", summary, _train_beats, TRAIN_EXAMPLES)
     parser.add_argument("output", metavar="OUT", help="folder of the model")

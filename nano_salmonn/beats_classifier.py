@@ -293,7 +293,7 @@ def load_beats_classifier(folder: str | Path, dtype: str | torch.dtype = torch.f
     different = loading["missing_keys"] | loading["unexpected_keys"]
     if different:
         raise ValueError(
-            f"{folder} must be a BEATs with its classifier, as `salmonn train-beats` writes it, but its weights differ in "
+            f"{folder} must be a BEATs with its classifier, as `salmonn nano train-beats` writes it, but its weights differ in "
             f"{len(different)} tensors, such as {min(different)}."
         )
     return model
