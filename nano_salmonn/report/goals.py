@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_salmonn.report.inputs import Evaluation, Runs, Score
+from nano_salmonn.report.verdicts import judge_gain
 from nano_salmonn.report.writing import Section, number, table
 
 
@@ -25,7 +26,7 @@ class Goal:
         title: What is measured.
         task: Task of `salmonn evaluate`.
         score: Name of its score; error rates and shares are in percent.
-        goal: What was to be reached: at most, if lower is better.
+        goal: What was to be reached: at most, if lower is better. `None`: clearly more than before activation tuning.
         better: The better of two goals.
         model: Whose score it is, that before or after activation tuning.
         against: Model and task whose same score it is divided by.
@@ -105,7 +106,7 @@ def _row(goal: Goal, found: Mapping[str, Evaluation | None], others: Mapping[str
         NOT_MEASURED if count is None else str(count),
         *limits,
         cells[0],
-        _verdict(goal, score),
+        _verdict(goal, score, _score(found[TUNED], goal)),
         *cells[1:],
     ]
 
@@ -137,11 +138,11 @@ def _measure(goal: Goal, found: Mapping[str, Evaluation | None], beams: str) -> 
     return Score(score.value / divisor.value, None, None, score.higher_is_better)
 
 
-def _verdict(goal: Goal, score: Score | None) -> str:
-    if goal.goal is None:
-        return NOT_MEASURED
-    if score is None:
+def _verdict(goal: Goal, score: Score | None, before: Score | None) -> str:
+    if score is None or (goal.goal is None and before is None):
         return "not measured"
+    if goal.goal is None:
+        return f"**{judge_gain(before, score, 0)}**, from {_text(before)}"
     better = [
         limit is not None and (score.value >= limit if score.higher_is_better else score.value <= limit)
         for limit in (goal.goal, goal.better)

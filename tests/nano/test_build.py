@@ -290,3 +290,60 @@ def test_a_killed_build_goes_on(chain, tmp_path, how):
     build.run()
     assert [line.split()[0] for line in log_of(build)] == ["write", "wait", "wait"]
     assert record().runs == 2 and not build.find_work()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+@pytest.fixture
+def command(chain, tmp_path, monkeypatch, capsys):
+    """`salmonn nano build` of a chain of three steps, whose commands take no time; returns its status and what it says."""
+    from cli_salmonn import nano_build
+    from cli_salmonn.main import main
+
+    chain(THREE)
+    monkeypatch.setattr(nano_build, "start", start)
+
+    def run(*options: str) -> tuple[int, str]:
+        status = main(["nano", "build", str(tmp_path / "out"), "--chain", str(tmp_path / "chain.yaml"), *options])
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    return run
+
+
+def test_the_command_builds_and_says_what_is_done(command):
+    status, text = command("--dry-run", "--scale", "0.5")
+    assert status == 0 and text.startswith(
+        "# a: first\nsalmonn write made/a 50\n# b: second\nsalmonn write made/b x\n"
+    )
+    status, text = command("--until", "b", "--processes", "1")
+    assert status == 0 and "step 1 of 3, a: first (about 35 min left in all)" in text
+    status, text = command("--status", "--processes", "1")
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[:2] for line in lines[:2]] == [["a", "done"], ["b", "done"]] and lines[2][:3] == ["c", "to", "do"]
+    assert text.splitlines()[3].startswith("so far ")
+    assert command("--dry-run") == (0, "# c: beside\nsalmonn write made/c y\n")
+
+
+def test_the_command_refuses_in_one_line(command):
+    assert command("--until", "d") == (2, "salmonn: error: there is no step 'd'. Steps are a, b, c.\n")
+    command()
+    status, text = command("--scale", "2")
+    assert status == 2 and "2 steps in" in text and text.count("\n") == 1
+
+
+def test_commands_start_in_processes_with_one_thread_each(tmp_path, monkeypatch):
+    from cli_salmonn import nano_build
+
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, cwd, env: started.append((words, cwd, env)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    nano_build.start(["train", "x"], tmp_path, 1)
+    nano_build.start(["train", "x"], tmp_path, 2)
+    (alone, folder, environment), (together, _, _) = started
+    assert alone == [sys.executable, "-m", "cli_salmonn", "train", "x"] and folder == tmp_path
+    assert environment["OMP_NUM_THREADS"] == "1" and environment["PYTHONPATH"].startswith(str(Path(CHAIN).parents[1]))
+    assert together[1:7] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    assert together[7:] == ["cli_salmonn", "train", "x"]
