@@ -181,7 +181,7 @@ class Build:
             hours = sum(record.wall for _, record in stale) / 3600
             raise ValueError(
                 f"{len(stale)} steps in {self.folder} were run with other inputs, {hours:.1f} hours of work: "
-                f"{', '.join(step.name for step, _ in stale)}. Allow to do them anew, or name another folder."
+                f"{', '.join(step.name for step, _ in stale)}. Set `redo` (--redo) to do them anew, or name another folder."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock(), _end_on_signal():
@@ -190,14 +190,20 @@ class Build:
                 for name in find_dependents(self.steps, again_from):
                     self._forget(self.steps[name])
             for step in work:
-                left = self.remaining_minutes(work[work.index(step) :])
-                place = list(self.steps).index(step.name) + 1
-                tqdm.write(
-                    f"step {place} of {len(self.steps)}, {step.name}: {step.about} (about {format_time(60 * left)} left "
-                    "in all)",
-                    file=sys.stderr,
-                )
+                tqdm.write(self._describe(step), file=sys.stderr)
                 self._do(step)
+
+    def _describe(self, step: Step) -> str:
+        """A bar of the whole chain, which step comes, and how long all that is left will take."""
+        left = self.find_work()
+        minutes, place = self.remaining_minutes(left), list(self.steps).index(step.name) + 1
+        total = sum(map(self._said_seconds, self.steps.values()))
+        done = total - sum(map(self._said_seconds, left))
+        bar = tqdm.format_meter(done, total, 0, bar_format="{percentage:3.0f}%|{bar:20}|")
+        return (
+            f"{bar} step {place} of {len(self.steps)}, {step.name}: {step.about} (about {format_time(60 * minutes)} left in "
+            "all)"
+        )
 
     def _do(self, step: Step) -> None:
         record = self.record(step)

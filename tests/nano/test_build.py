@@ -319,7 +319,8 @@ def test_the_command_builds_and_says_what_is_done(command):
         "# a: first\nsalmonn write made/a 50\n# b: second\nsalmonn write made/b x\n"
     )
     status, text = command("--until", "b", "--processes", "1")
-    assert status == 0 and "step 1 of 3, a: first (about 35 min left in all)" in text
+    assert status == 0 and "  0%|                    | step 1 of 3, a: first (about 35 min left in all)" in text
+    assert " 29%|" in text and "step 2 of 3, b: second" in text
     status, text = command("--status", "--processes", "1")
     lines = [line.split() for line in text.splitlines()]
     assert [line[:2] for line in lines[:2]] == [["a", "done"], ["b", "done"]] and lines[2][:3] == ["c", "to", "do"]

@@ -325,7 +325,7 @@ def test_wrong_folders_are_refused(runs, tmp_path, undrawn, capsys):
     with pytest.raises(ValueError, match=r"sweep_lora\.json must be JSON"):
         write_report(runs, tmp_path)
     (runs / "evaluate/intruct").mkdir()
-    with pytest.raises(ValueError, match="must hold instruct, activate, .* only, got intruct"):
+    with pytest.raises(ValueError, match="must hold instruct, instruct_greedy, .* only, got intruct"):
         Runs(runs)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="at least one run, got .*empty"):
