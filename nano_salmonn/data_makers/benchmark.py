@@ -206,7 +206,7 @@ NANO_TASKS = {
     "nano_asr_real": NanoTask({"real": "asr"}, _answer("text")),
     "nano_asr_segments": NanoTask({"speech": "asr"}, _answer("text"), limited=False),
     "nano_quiet": NanoTask({"quiet": "quiet_asr"}, lambda instruction: {"text": NOTHING_SAID}),
-    "nano_speech_sound": NanoTask({"scenes": "audio_speech_description"}, _both),
+    "nano_scene": NanoTask({"scenes": "audio_speech_description"}, _both),
     "nano_spoken_question": NanoTask({"questions": "speech_query"}, _spoken_question),
     **{
         f"nano_asr_{seconds}s": NanoTask({"speech": "asr"}, _answer("text"), limited=False)

@@ -76,8 +76,9 @@ def fetch_package(package: DebianPackage) -> Path:
         with archive.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         (files / UNPACKED).write_text(json.dumps({"version": version, "sha256": sha256}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        files.rename(folder)
+        if not (folder / UNPACKED).is_file():  # or another process was faster, and is reading it
+            shutil.rmtree(folder, ignore_errors=True)
+            files.rename(folder)
     return folder
 
 

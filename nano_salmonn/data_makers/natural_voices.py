@@ -107,7 +107,7 @@ def speak_naturally(text: str, engine: str, voice: str, rate: float, seed: int) 
         return np.asarray(player(text, speed=rate, seed=seed % 2**31), dtype=np.float32), player.sample_rate
     if engine == KOKORO:
         return _kokoro(text, voice, rate)
-    raise ValueError(f"`engine` must be 'piper', 'hibari' or 'kokoro', got {engine!r}.")
+    raise ValueError(f"`engine` must be 'flite', 'espeak-ng', 'piper', 'hibari' or 'kokoro', got {engine!r}.")
 
 
 def punctuate(text: str) -> str:

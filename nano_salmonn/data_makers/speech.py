@@ -40,6 +40,7 @@ PACKAGES = (
 )
 SPLITS = ("train", "validation", "test", "test_unseen_voice", "test_natural_voice")
 VOICE_GROUPS = ("all", "natural", "robotic")
+POSSIBLE_FACTS = 20_000
 FACTS_SHARE = 0.1  # of the sentences
 EVERYDAY_SHARE = 0.3  # of the others
 SPEAKERS = 150  # that are made of a natural voice
@@ -152,7 +153,7 @@ def _choose_texts(part: str, count: int, seed: int, rng: random.Random, in_a_row
     needed = sum(numbers)
     shares = {"facts": round(FACTS_SHARE * count), "everyday": round(EVERYDAY_SHARE * (1 - FACTS_SHARE) * needed)}
     shares["read"] = needed - shares["facts"] - shares["everyday"]
-    there = {"facts": texts.make_facts(20_000, random.Random(f"facts {seed}")), **read_all()}
+    there = {"facts": make_facts(seed), **read_all()}
     there = {name: [sentence for sentence in sentences if sentence.split == part] for name, sentences in there.items()}
     # sentences of every day are few: some are said again, by others
     while len(there["everyday"]) < shares["everyday"]:
@@ -173,6 +174,12 @@ def _choose_texts(part: str, count: int, seed: int, rng: random.Random, in_a_row
             chosen.append(_join(list(islice(rest, number))))
     rng.shuffle(chosen)
     return chosen
+
+
+@cache
+def make_facts(seed: int) -> list[Sentence]:
+    """The facts that clips of this seed are drawn from."""
+    return texts.make_facts(POSSIBLE_FACTS, random.Random(f"facts {seed}"))
 
 
 @cache
