@@ -50,8 +50,8 @@ def add_parser(kinds) -> None:
     what.add_argument("--dry-run", action="store_true", help="print the commands that are left, and stop")
 
 
-def _build(options: argparse.Namespace) -> None:
-    from nano_salmonn.build import Build
+def _build(options: argparse.Namespace) -> int | None:
+    from nano_salmonn.build import Build, CommandError
     from nano_salmonn.chain import CHAIN, read_chain
 
     steps = read_chain(options.chain or CHAIN, options.scale)
@@ -64,7 +64,12 @@ def _build(options: argparse.Namespace) -> None:
             for words in step.commands(build.processes):
                 print(_shell(words))
     else:
-        build.run(options.until, options.again_from, options.redo)
+        try:
+            build.run(options.until, options.again_from, options.redo)
+        except CommandError as error:  # which has said itself what is wrong
+            print(f"salmonn: error: {error} The same build goes on from there.", file=sys.stderr)
+            return 1
+    return None
 
 
 def print_status(build) -> None:

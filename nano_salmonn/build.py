@@ -1,17 +1,16 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Runs the steps of a chain in a folder: what is done is skipped, what was interrupted goes on, and what has other inputs now
-is made anew.
+Runs the steps of a chain in a folder: what is done is skipped, what was interrupted goes on, and what has other inputs
+now is made anew.
 
     build/chain/NAME.json   of each step: its digest, its time so far, and, written last, when it was finished
     build/...               what the steps make
 
-Each command is a process of its own. The wall and CPU time of a step are those of all its processes, over all runs that it
-took: they are noted every few seconds, so that even a machine that is switched off loses no more than that.
+Each command is a process of its own. The wall and CPU time of a step are those of all its processes, over all runs that
+it took: they are noted every few seconds, so that even a machine that is switched off loses no more than that.
 """
 
 import json
-import logging
 import resource
 import shutil
 import signal
@@ -35,12 +34,10 @@ from data_salmonn.json_text import read_object
 from nano_salmonn.chain import Step, check_name, find_dependents
 
 
-logger = logging.getLogger(__name__)
-
 RECORDS = "chain"  # folder of the records
 LOCK = "build.lock"
 NOTE_SECONDS = 5.0
-# Commands that end on the first word, such as training, must write a checkpoint that they are at; others end at once.
+# So long a command that is told to end may take, for the file that it is writing, before it is killed.
 PATIENCE_SECONDS = 60.0
 
 # Starts a command in a folder, with so many processes, and returns what `subprocess.Popen` does.
@@ -92,7 +89,11 @@ class Build:
     # What is done
 
     def record(self, step: Step) -> Record | None:
-        """What is known of a step, with whatever inputs it was run; `None` if it was not. Raises `ValueError` on a file that is none."""
+        """
+        What is known of a step, with whatever inputs it was run; `None` if it was not.
+
+        Raises `ValueError` on a file that is no record.
+        """
         path = self._record_file(step)
         if not path.is_file():
             return None
@@ -181,7 +182,8 @@ class Build:
             hours = sum(record.wall for _, record in stale) / 3600
             raise ValueError(
                 f"{len(stale)} steps in {self.folder} were run with other inputs, {hours:.1f} hours of work: "
-                f"{', '.join(step.name for step, _ in stale)}. Set `redo` (--redo) to do them anew, or name another folder."
+                f"{', '.join(step.name for step, _ in stale)}. Set `redo` (--redo) to do them anew, or name another "
+                "folder."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock(), _end_on_signal():
@@ -201,8 +203,8 @@ class Build:
         done = total - sum(map(self._said_seconds, left))
         bar = tqdm.format_meter(done, total, 0, bar_format="{percentage:3.0f}%|{bar:20}|")
         return (
-            f"{bar} step {place} of {len(self.steps)}, {step.name}: {step.about} (about {format_time(60 * minutes)} left in "
-            "all)"
+            f"{bar} step {place} of {len(self.steps)}, {step.name}: {step.about} "
+            f"(about {format_time(60 * minutes)} left in all)"
         )
 
     def _do(self, step: Step) -> None:
@@ -285,8 +287,8 @@ class Build:
             record = self.record(step)
             if record is not None and (process := _find_process(record)) is not None:
                 raise ValueError(
-                    f"process {process.pid} of a build that was killed still works on step {step.name} in {self.folder}: "
-                    "wait for it, or end it."
+                    f"process {process.pid} of a build that was killed still works on step {step.name} in "
+                    f"{self.folder}: wait for it, or end it."
                 )
 
 

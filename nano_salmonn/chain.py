@@ -11,20 +11,22 @@ Reads a chain: the steps by which a model is made, as a YAML file declares them.
       model:
         about: the model itself
         needs: [clips]
-        run: salmonn train nano/alignment --resume --train data/train --max_steps <8000> --per_device_train_batch_size <batch 96>
+        run: >-
+          salmonn train nano/alignment --resume --train data/train
+          --max_steps <8000> --per_device_train_batch_size <batch 96>
         makes: [runs/model]
         scratch: [runs/features]
         parallel: true
         minutes: 300
 
-`run` holds one command of `salmonn`, or a list of them; all are run in the folder of the build. `<20000>` is a number that
-the scale of the build multiplies, `<20000 at least 40>` one that never gets smaller than that, `<200 at most 214>` larger. `<batch 96>` is shared by
-the processes of a step that is `parallel`. `makes` are the paths that a step leaves, `scratch` those that are removed once
-it is done, `minutes` what it takes of one core at scale 1. `reads` names files of this package that a step depends on; the
-recipes of its commands are found without.
+`run` holds one command of `salmonn`, or a list of them; all are run in the folder of the build. `<20000>` is a number
+that the scale of the build multiplies; `<20000 at least 40>` never gets smaller than that, and `<200 at most 214>` not
+larger. `<batch 96>` is shared by the processes of a step that is `parallel`. `makes` are the paths that a step leaves,
+`scratch` those that are removed once it is done, `minutes` what it takes of one core at scale 1. `reads` names files of
+this package that a step depends on; the recipes of its commands are found without.
 
-The digest of a step changes with its commands, the scale, those files and recipes, and the digests of the steps that it
-needs, and with nothing else: how many processes share the work does not matter, nor does how long it takes.
+The digest of a step changes with its commands, numbers as they are at its scale, with those files and recipes, and with
+the digests of the steps that it needs, and with nothing else: how many processes share the work does not matter.
 """
 
 import hashlib

@@ -72,8 +72,8 @@ def goals_section(runs: Runs, images: Path) -> Section:
     others = {name: title for name, title in OTHERS.items() if found[name] is not None}
     rows = [_row(goal, found, others) for goal in GOALS]
     section.body += [
-        "What this project set out to reach, in percent unless it is a multiple, judged by the value with four beams itself. "
-        "Below it stands the value with one beam (greedy) where that was measured; in parentheses are 95 % bootstrap "
+        "What this project set out to reach, in percent unless it is a multiple, judged by the value with four beams "
+        "itself. Below it stands the value with one beam (greedy) where that was measured; in parentheses are 95 % bootstrap "
         "intervals over clips.",
         table(["", "clips", "goal", "better", "salmonn-nano", "reached?", *others.values()], rows),
         LATER,

@@ -328,6 +328,14 @@ def test_the_command_builds_and_says_what_is_done(command):
     assert command("--dry-run") == (0, "# c: beside\nsalmonn write made/c y\n")
 
 
+def test_a_command_that_fails_is_named(chain, command):
+    chain({"a": {"about": "x", "run": "salmonn fail made/a"}})
+    status, text = command()
+    assert status == 1 and text.endswith(
+        "salmonn: error: step a: `salmonn fail made/a` failed with exit status 3. The same build goes on from there.\n"
+    )
+
+
 def test_the_command_refuses_in_one_line(command):
     assert command("--until", "d") == (2, "salmonn: error: there is no step 'd'. Steps are a, b, c.\n")
     command()
