@@ -13,15 +13,15 @@ from cli_salmonn.commands import add_command, positive_integer, real_number
 
 EXAMPLES = """\
 examples:
-  salmonn nano build ./build                     # all of it: hours
-  salmonn nano build ./build --status            # what is done, and what it took
-  salmonn nano build ./build --until beats       # no further than that step
-  salmonn nano build ./small --scale 0.01        # everything with a hundredth of the clips and steps
-  salmonn nano build ./build --dry-run           # the commands that it would run
+  salmonn nano build ./build
+  salmonn nano build ./build --status
+  salmonn nano build ./build --until beats
+  salmonn nano build ./build --from instruct
+  salmonn nano build ./small --scale 0.01
 
-The same command again goes on where it was interrupted, and skips what is done. The steps, their sizes and their order
-are in nano_salmonn/chain.yaml; --chain takes another file of that kind. A step whose commands, recipes or needed steps
-have changed is done anew with --redo, and not without.
+All of it takes hours. The same command again goes on where it was interrupted, and skips what is done. The steps, their
+sizes and their order are in nano_salmonn/chain.yaml; --chain takes another file of that kind. A step whose commands,
+recipes or needed steps have changed is done anew with --redo, and not without.
 """
 
 
