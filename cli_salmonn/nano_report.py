@@ -12,8 +12,8 @@ examples:
   salmonn nano report ./build --output ./build/published --card ./build/published/card.md
   salmonn nano report docs/nano_runs
 
-RUNS is the folder of a build, or one of runs, as docs/nano_runs, whose files are listed in nano_salmonn/report/inputs.py. What is missing is
-named at the end of the page; malformed files stop it.
+RUNS is the folder of a build, or one of runs, as docs/nano_runs, whose files are listed in nano_salmonn/report/inputs.py.
+What is missing is named at the end of the page; malformed files stop it.
 """
 
 
