@@ -1,5 +1,5 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""The chain of the project, all of it, at a hundredth of its size and with stand-ins for what it is made of."""
+"""The chain of the project, all of it, at a thousandth of its size and with stand-ins for what it is made of."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from nano_salmonn.build import Build, CommandError, read_times
 from nano_salmonn.chain import CHAIN, read_chain
 
 
-SCALE = 0.002
+SCALE = 0.001
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,9 @@ def built(tmp_path_factory):
     """A finished build."""
     folder = tmp_path_factory.mktemp("chain")
     parts = save_parts(folder / "parts")
+    # of eight processes only one is started, so batches are an eighth of what the chain says
     build = Build(
-        folder / "build", read_chain(CHAIN, SCALE), lambda words, where, processes: Forked(words, where, parts)
+        folder / "build", read_chain(CHAIN, SCALE), lambda words, where, processes: Forked(words, where, parts), 8
     )
     try:
         build.run()
