@@ -148,16 +148,17 @@ def _draw_speaker(voice: Voice, rng: random.Random) -> dict:
 
 
 def _choose_texts(part: str, count: int, seed: int, rng: random.Random, in_a_row: dict[int, float]) -> list[Sentence]:
-    """`count` texts of sentences of a part, none of which occurs twice, those of a text in lines."""
+    """`count` texts of sentences of a part, those of a text in lines. Only sentences of every day may occur twice."""
     numbers = rng.choices(list(in_a_row), list(in_a_row.values()), k=count)
     needed = sum(numbers)
-    shares = {"facts": round(FACTS_SHARE * count), "everyday": round(EVERYDAY_SHARE * (1 - FACTS_SHARE) * needed)}
-    shares["read"] = needed - shares["facts"] - shares["everyday"]
     there = {"facts": make_facts(seed), **read_all()}
     there = {name: [sentence for sentence in sentences if sentence.split == part] for name, sentences in there.items()}
-    # sentences of every day are few: some are said again, by others
-    while len(there["everyday"]) < shares["everyday"]:
-        there["everyday"] = 2 * there["everyday"]
+    shares = {"facts": round(FACTS_SHARE * count), "everyday": round(EVERYDAY_SHARE * (1 - FACTS_SHARE) * needed)}
+    if there["everyday"]:
+        # they are few: some are said again, by others
+        there["everyday"] *= -(-shares["everyday"] // len(there["everyday"]))
+    shares["everyday"] = min(shares["everyday"], len(there["everyday"]))
+    shares["read"] = needed - shares["facts"] - shares["everyday"]
     missing = [name for name in ("facts", "read") if len(there[name]) < shares[name]]
     if missing:
         most = min(count * len(there[name]) // shares[name] for name in missing)
