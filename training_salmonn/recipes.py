@@ -172,6 +172,9 @@ class TrainerArguments:
     lora_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of LoRA; that of the connector, `learning_rate`, by default."}
     )
+    average_last: int = field(
+        default=1, metadata={"help": "Last checkpoints of a run whose mean it ends with; 1 for the last one alone."}
+    )
 
 
 @dataclass

@@ -357,6 +357,7 @@ def catalogue(monkeypatch):
     read = {"read": [Sentence(f"word {n} and word") for n in range(3000)], "everyday": [Sentence("hello")]}
     monkeypatch.setattr(speech, "read_all", lambda: read)
     monkeypatch.setattr(speech, "pronounce", lambda word: "w er d")
+    monkeypatch.setattr(speech, "check_installed", lambda: None)
     monkeypatch.setattr(speech, "speak", lambda *_: tone(0.8, 300.0))
     monkeypatch.setattr(speech, "change_speaker", lambda samples, who: samples)
     for module in (speech, scenes):
@@ -389,6 +390,20 @@ def test_a_spoken_clip_has_its_sentences_and_the_sound_behind_it(catalogue):
 
     assert 1.6 + speech.PAUSES[0] < len(heard) / RATE < 1.6 + speech.PAUSES[1] + 2 * speech.SILENCE[1]
     assert level(heard, 4900, 5100) > 0.0005
+
+
+def test_a_piece_of_music_is_heard_behind_a_voice(catalogue, monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        speech, "render_piece", lambda row: planned.append(row) or tone(2.0, 6000.0).astype(np.float64)
+    )
+
+    heard = speech.read_background("music/17")
+
+    assert heard.dtype == np.float32 and level(heard, 5900, 6100) > 0.9
+    assert planned[0]["instruments"] and planned[0]["split"] == "train"
+    speech.read_background("music/18")
+    assert planned[0] != planned[1]
 
 
 def test_quiet_clips_are_of_every_kind_and_finite(tmp_path):
