@@ -82,7 +82,7 @@ NOISE_SCALES, NOISE_WIDTHS = (0.45, 0.85), (0.55, 1.0)
 
 _QUESTIONS = re.compile(
     r"(who|whom|whose|what|which|where|when|why|how|is|are|am|was|were|do|does|did|can|could|will|would|shall|should|has|"
-    r"have|had|may|might|must) (?!on\b|be\b)"
+    r"have|had|may|might|must) "
 )
 
 

@@ -25,6 +25,8 @@ from nano_salmonn.data_makers import effects, everyday, natural_voices, texts
 from nano_salmonn.data_makers.channels import draw_channel, pass_through
 from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.effects import load_effects, read_effect
+from nano_salmonn.data_makers.music import plan_piece, render_piece
+from nano_salmonn.data_makers.soundfont import SOUNDFONT, check_installed
 from nano_salmonn.data_makers.speakers import change_speaker, persona
 from nano_salmonn.data_makers.texts import Sentence
 from nano_salmonn.data_makers.voices import SAMPLING_RATE, VOICES, Voice, pronounce, speak
@@ -37,9 +39,11 @@ PACKAGES = (
     *everyday.PACKAGES,
     *natural_voices.PACKAGES,
     *effects.PACKAGES,
+    SOUNDFONT,
 )
 SPLITS = ("train", "validation", "test", "test_unseen_voice", "test_natural_voice")
 VOICE_GROUPS = ("all", "natural", "robotic")
+MUSIC, MUSIC_SHARE, PIECES = "music", 0.25, 100_000  # of what is behind voices
 POSSIBLE_FACTS = 20_000
 FACTS_SHARE = 0.1  # of the sentences
 EVERYDAY_SHARE = 0.3  # of the others
@@ -104,6 +108,8 @@ def plan_speech(
         said = shuffle_sentences(said, rng)
     cast = choose_voices(split, voices)
     behind = [source for effect in load_effects() for source in effect.train] if train and backgrounds else []
+    if behind:
+        check_installed()  # now, and not in the middle of the clips
     rows = []
     for number, sentence in enumerate(said):
         voice = rng.choices(cast, [voice.weight for voice in cast])[0]
@@ -122,7 +128,7 @@ def plan_speech(
                 "rate": round(rng.uniform(1 - spread, 1 + spread), 3),
                 "pitch": round(rng.uniform(1 - spread / 2, 1 + spread / 2), 3),
                 "channel": channel,
-                **({"background": rng.choice(behind)} if "background" in channel else {}),
+                **({"background": _draw_background(behind, rng)} if "background" in channel else {}),
             }
         )
     return rows
@@ -148,16 +154,17 @@ def _draw_speaker(voice: Voice, rng: random.Random) -> dict:
 
 
 def _choose_texts(part: str, count: int, seed: int, rng: random.Random, in_a_row: dict[int, float]) -> list[Sentence]:
-    """`count` texts of sentences of a part, none of which occurs twice, those of a text in lines."""
+    """`count` texts of sentences of a part, those of a text in lines. Only sentences of every day may occur twice."""
     numbers = rng.choices(list(in_a_row), list(in_a_row.values()), k=count)
     needed = sum(numbers)
-    shares = {"facts": round(FACTS_SHARE * count), "everyday": round(EVERYDAY_SHARE * (1 - FACTS_SHARE) * needed)}
-    shares["read"] = needed - shares["facts"] - shares["everyday"]
     there = {"facts": make_facts(seed), **read_all()}
     there = {name: [sentence for sentence in sentences if sentence.split == part] for name, sentences in there.items()}
-    # sentences of every day are few: some are said again, by others
-    while len(there["everyday"]) < shares["everyday"]:
-        there["everyday"] = 2 * there["everyday"]
+    shares = {"facts": round(FACTS_SHARE * count), "everyday": round(EVERYDAY_SHARE * (1 - FACTS_SHARE) * needed)}
+    if there["everyday"]:
+        # they are few: some are said again, by others
+        there["everyday"] *= -(-shares["everyday"] // len(there["everyday"]))
+    shares["everyday"] = min(shares["everyday"], len(there["everyday"]))
+    shares["read"] = needed - shares["facts"] - shares["everyday"]
     missing = [name for name in ("facts", "read") if len(there[name]) < shares[name]]
     if missing:
         most = min(count * len(there[name]) // shares[name] for name in missing)
@@ -210,6 +217,19 @@ def shuffle_sentences(sentences: Sequence[Sentence], rng: random.Random) -> list
     ]
 
 
+def _draw_background(sources: list[str], rng: random.Random) -> str:
+    """A sound of the catalogue, or a piece of music by its number."""
+    return f"{MUSIC}/{rng.randrange(PIECES)}" if rng.random() < MUSIC_SHARE else rng.choice(sources)
+
+
+def read_background(name: str) -> np.ndarray:
+    """The samples `(samples,)` of what is behind a voice."""
+    kind, _, number = name.partition("/")
+    if kind == MUSIC:
+        return render_piece(plan_piece({"id": f"behind-{number}", "seed": 0, "split": "train"})).astype(np.float32)
+    return read_effect(name)
+
+
 def render_speech(row: dict) -> np.ndarray:
     """The samples of a row of [`plan_speech`], `(samples,)`, 16 kHz."""
     rng = row_rng(row)
@@ -223,7 +243,7 @@ def render_speech(row: dict) -> np.ndarray:
     if "-train-" in row["id"]:
         parts.append(_silence(SILENCE, rng))
     samples = change_speaker(np.concatenate(parts), persona(voice, int(number or 0)))
-    background = read_effect(row["background"]) if "background" in row else None
+    background = read_background(row["background"]) if "background" in row else None
     return pass_through(samples, row["channel"], rng, background)
 
 

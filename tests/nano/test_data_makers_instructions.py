@@ -394,7 +394,7 @@ def test_a_part_of_the_benchmark(splits, tmp_path, caplog):
     written = make_benchmark(tmp_path, music=splits["music/test"])
     assert {file.stem for file in written} == {"nano_music", "nano_music_question", "nano_caption"}
     assert "nano_asr is left out: there are no clips for it in speech" in caplog.messages
-    with pytest.raises(ValueError, match="`music` must be given, got none"):
+    with pytest.raises(ValueError, match="one of `speech`.*`music`.*`quiet` must be given, got none"):
         make_benchmark(tmp_path)
     with pytest.raises(ValueError, match="`limit` must be at least 1, got 0"):
         make_benchmark(tmp_path, music=splits["music/test"], limit=0)
