@@ -54,6 +54,9 @@ class DataArguments:
         default=0.0, metadata={"help": "Share of clips that are joined with others (2309.13963, table 1)."}
     )
     concatenate_max_seconds: float = field(default=30.0, metadata={"help": "Longest clip that joining makes."})
+    spec_augment: float = field(
+        default=0.0, metadata={"help": "Share of clips with masked bands and moments (SpecAugment, 1904.08779)."}
+    )
     feature_cache: str | None = field(
         default=None, metadata={"help": "Folder in which the output of the frozen encoders is kept between epochs."}
     )

@@ -167,6 +167,10 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"`feature_cache` keeps clips as they are, so `concatenate_probability` must be 0, got "
             f"{data.concatenate_probability}."
         )
+    if data.spec_augment > 0:
+        raise ValueError(
+            f"`feature_cache` keeps features as they are, so `spec_augment` must be 0, got {data.spec_augment}."
+        )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
     cache.build(dataset["audio"])
@@ -190,6 +194,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         max_text_tokens=data.max_text_tokens,
         concatenate_probability=data.concatenate_probability,
         concatenate_max_seconds=data.concatenate_max_seconds,
+        spec_augment=data.spec_augment,
         seed=seed,
         padding_side="left",  # all answers then end in the last column, and the fewest positions are scored
     )

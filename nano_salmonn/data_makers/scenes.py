@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_salmonn.audio import SAMPLING_RATE
+from nano_salmonn.data_makers import natural_voices
 from nano_salmonn.data_makers.channels import add_background
 from nano_salmonn.data_makers.clips import row_rng, write_clips
 from nano_salmonn.data_makers.effects import load_effects, read_effect
@@ -37,7 +38,9 @@ def make_scenes(folder: str | Path, split: str, count: int, seed: int = 0, worke
 
     Raises `ValueError` if there is no such split, or if there are not that many sentences.
     """
-    return write_clips(folder, plan_scenes(split, count, seed), render_scene, workers)
+    rows = plan_scenes(split, count, seed)
+    natural_voices.check_installed()
+    return write_clips(folder, rows, render_scene, workers)
 
 
 def plan_scenes(split: str, count: int, seed: int = 0) -> list[dict]:

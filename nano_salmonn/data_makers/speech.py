@@ -79,9 +79,12 @@ def make_speech(
         voices: `"all"`, `"natural"` or `"robotic"` ones, for splits with voices that are heard in training.
         backgrounds: Whether the sounds of the catalogue are behind some of the training clips: only those for training.
 
-    Raises `ValueError` if there is no such split, or if there are not that many sentences.
+    Raises `ValueError` if there is no such split, or if there are not that many sentences, and `MissingPackageError` if
+    natural voices are wanted without the extra `voices`.
     """
     rows = plan_speech(split, count, seed, shuffle_words, voices, backgrounds)
+    if any(voice.natural for voice in choose_voices(split, voices)):
+        natural_voices.check_installed()
     return write_clips(folder, rows, render_speech, workers)
 
 

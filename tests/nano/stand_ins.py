@@ -72,7 +72,7 @@ def use_stand_ins(parts: Path) -> None:
     os.cpu_count = lambda: 1  # clips are made in this process
     os.environ["PATH"] = ""  # no Java, which a metric of captions would start
     sources.all_packages = sources.all_wheels = list
-    sources.natural_voices.fetch_styles = lambda: None
+    sources.natural_voices.fetch_styles = sources.natural_voices.check_installed = lambda: None
     debian.package_version = lambda package: {"version": "1.0"}
     for maker in (sounds, speech, scenes):
         maker.load_effects = load_effects

@@ -160,6 +160,21 @@ def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch):
         natural_voices.speak_naturally("hello", "hibari", "heart", 1.0, 0)
 
 
+def test_natural_voices_are_looked_for_before_the_first_clip(catalogue, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "hibari", None)
+    for make, split in (
+        (speech.make_speech, "test"),
+        (scenes.make_scenes, "test"),
+        (questions.make_questions, "test"),
+        (speech.make_speech, "test_natural_voice"),
+    ):
+        with pytest.raises(MissingPackageError, match="the package hibari-tts is missing"):
+            make(tmp_path / "clips", split, 2)
+    assert not (tmp_path / "clips").exists()
+    speech.make_speech(tmp_path / "robots", "test", 2, workers=1, voices="robotic")
+    assert len(read_clips(tmp_path / "robots")) == 2
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Natural voices
 
@@ -233,6 +248,8 @@ def test_kokoro_reads_phonemes_in_the_style_of_their_number(kokoro):
     assert (samples.shape, rate) == ((1200,), 24_000)
     with pytest.raises(ValueError, match="`voice` must be one of kokoro-js.* got 'af_nobody'"):
         natural_voices.speak_naturally("a bad cab", "kokoro", "af_nobody", 1.0, 0)
+    with pytest.raises(ValueError, match="`text` must have fewer than 12 phonemes for Kokoro, got 13"):
+        natural_voices.speak_naturally("abcdefghijabc", "kokoro", "af_nova", 1.0, 0)
 
 
 def test_the_voices_of_kokoro_are_fetched_once_and_checked(monkeypatch, tmp_path):
