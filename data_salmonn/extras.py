@@ -14,6 +14,9 @@ PACKAGES = {
     "espeakng_loader": "espeakng-loader",
     "fluidsynth": "pyfluidsynth",
     "google": "protobuf",
+    "hibari": "hibari-tts",
+    "parselmouth": "praat-parselmouth",
+    "piper": "piper-tts",
     "yaml": "pyyaml",
 }
 

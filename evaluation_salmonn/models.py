@@ -97,6 +97,8 @@ class ChatModel(AudioModel):
     """A model whose processor's chat template takes clips."""
 
     def answer(self, clips, prompts, task, **generation):
+        if task.segments and self.model.config.model_type == "salmonn":
+            return self._transcribe(clips, **generation)
         conversations = [
             [{"role": "user", "content": [self._audio_part(clip), {"type": "text", "text": prompt}]}]
             for clip, prompt in zip(clips, prompts)
@@ -106,6 +108,12 @@ class ChatModel(AudioModel):
             conversations, add_generation_prompt=True, tokenize=True, return_dict=True, **self._template_options()
         )
         return self._continue(inputs, self.processor.tokenizer, **generation)
+
+    def _transcribe(self, clips: Sequence[np.ndarray], **generation) -> list[str]:
+        """SALMONN's transcripts: long clips are cut at silence, and transcribed segment by segment with its own prompt."""
+        inputs = self.processor(audio=list(clips), sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        output = self.model.generate(**self._move(inputs), **generation)
+        return [text.strip() for text in self.processor.batch_decode(output, skip_special_tokens=True)]
 
     def _audio_part(self, clip: np.ndarray) -> dict:
         return {"type": "audio", "audio": clip}

@@ -84,6 +84,7 @@ class Task:
         group_by: role; examples that agree in it become one with several references.
         join_seconds: silence between joined clips.
         concatenate_seconds: join successive examples up to this length.
+        segments: long clips are transcribed segment by segment, as `salmonn transcribe` does, by models that can.
         judges: names of judge prompts that apply.
         published: values to compare with.
     """
@@ -106,6 +107,7 @@ class Task:
     group_by: str | None = None
     join_seconds: float = 0.1
     concatenate_seconds: float | None = None
+    segments: bool = False
     judges: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
 

@@ -52,9 +52,6 @@ class BeatsArguments:
 
     _argument_group_name = "model and clips"
 
-    start: str | None = field(
-        default=None, metadata={"help": "Folder of a trained BEATs to go on from; random weights by default."}
-    )
     beats: dict = field(default_factory=dict, metadata={"help": "Fields of `BeatsConfig`."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "`sdpa` or `eager`, while training."})
     saved_dtype: str = field(default="float32", metadata={"help": "Of the weights that are saved in the end."})
@@ -278,18 +275,11 @@ def train_beats(
 
 
 def new_model(arguments: BeatsArguments, label2id: dict[str, int]) -> BeatsForAudioClassification:
-    """
-    A model with random weights that expects one label of all in a clip, or with those of `arguments.start` and of the
-    labels that it has.
-
-    Raises `ValueError` if `arguments.start` has other sizes than `arguments.beats`.
-    """
+    """A model with random weights that expects one label of all in a clip."""
     config = BeatsConfig(**arguments.beats, label2id=label2id, id2label={i: label for label, i in label2id.items()})
     model = BeatsForAudioClassification._from_config(config, attn_implementation=arguments.attn_implementation)
     # Logits of zero would mean every second label, and the first steps would do nothing but lower them.
     nn.init.constant_(model.classifier.bias, -math.log(max(1, len(label2id) - 1)))
-    if arguments.start is not None:
-        _go_on_from(model, arguments.start)
     return model
 
 
@@ -303,7 +293,7 @@ def load_beats_classifier(folder: str | Path, dtype: str | torch.dtype = torch.f
     different = loading["missing_keys"] | loading["unexpected_keys"]
     if different:
         raise ValueError(
-            f"{folder} must be a BEATs with its classifier, as `salmonn train-beats` writes it, but its weights differ in "
+            f"{folder} must be a BEATs with its classifier, as `salmonn nano train-beats` writes it, but its weights differ in "
             f"{len(different)} tensors, such as {min(different)}."
         )
     return model
@@ -313,28 +303,6 @@ def new_teacher_head(config: BeatsConfig, teacher: WhisperTeacher) -> nn.Linear:
     """From the tokens of a column of patches to the states that the teacher has for it."""
     states = config.patch_size // FRAMES_PER_STATE
     return nn.Linear(config.num_patch_bands * config.hidden_size, states * teacher.num_components)
-
-
-@torch.no_grad()
-def _go_on_from(model: BeatsForAudioClassification, folder: str) -> None:
-    trained = BeatsForAudioClassification.from_pretrained(folder, dtype=torch.float32)
-    sizes = [
-        {name: tuple(tensor.shape) for name, tensor in beats.state_dict().items()}
-        for beats in (model.beats, trained.beats)
-    ]
-    if sizes[0] != sizes[1]:
-        different = sorted(
-            name for name in sizes[0].keys() | sizes[1].keys() if sizes[0].get(name) != sizes[1].get(name)
-        )
-        raise ValueError(
-            f"`start` {folder} must have the sizes of `beats`, {len(different)} tensors do not: {different[:3]}."
-        )
-    model.beats.load_state_dict(trained.beats.state_dict())
-    for label, number in model.config.label2id.items():
-        if label in trained.config.label2id:
-            known = trained.config.label2id[label]
-            model.classifier.weight[number] = trained.classifier.weight[known]
-            model.classifier.bias[number] = trained.classifier.bias[known]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,12 @@ from conversion_salmonn.checkpoint_io import output_folder
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, overwrite: bool = False) -> Path:
+def export_trained(
+    adapter: str | Path, beats: str | Path, output: str | Path, overwrite: bool = False, card: str | Path | None = None
+) -> Path:
     """
-    Writes `adapter` and `beats`, both in float16, to folders of these names in `output`, which it returns.
+    Writes `adapter` and `beats`, both in float16, to folders of these names in `output`, which it returns, and the file
+    `card`, if there is one, as README.md beside them.
 
     Train on a BEATs that is float16 already: the adapter belongs to the weights that it was trained on, and says so.
 
@@ -25,9 +28,12 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
     """
     adapter, beats = Path(adapter), Path(beats)
     files = [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS, beats / "config.json", beats / "model.safetensors"]
+    files += [] if card is None else [Path(card)]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise ValueError(f"`adapter` and `beats` must be saved folders, {' and '.join(missing)} are missing")
+        raise ValueError(
+            f"`adapter` and `beats` must be saved folders, and `card` a file: {' and '.join(missing)} are missing"
+        )
     wrong = {str(tensor.dtype) for tensor in load_file(beats / "model.safetensors").values()} - {"torch.float16"}
     if wrong:
         raise ValueError(
@@ -48,6 +54,8 @@ def export_trained(adapter: str | Path, beats: str | Path, output: str | Path, o
         for file in (beats / "config.json", beats / "preprocessor_config.json"):  # scores stay behind
             if file.is_file():
                 _copy_settings(file, Path(folder, "beats", file.name))
+        if card is not None:
+            shutil.copyfile(card, Path(folder, "README.md"))
     return Path(output)
 
 

@@ -9,7 +9,7 @@ from peft.utils import load_peft_weights
 from tiny_training import small_model, small_processor, tones
 from transformers import AutoProcessor
 
-from training_salmonn.averaging import average_adapters
+from training_salmonn.averaging import average_adapters, mean_weights
 from training_salmonn.stages import load_adapter_weights
 
 
@@ -96,3 +96,22 @@ def test_a_model_of_another_precision_is_the_same_model(adapters, tmp_path):
 def test_folders_of_something_else_are_refused(adapters, tmp_path):
     with pytest.raises(ValueError, match="`second` must be the folder of an adapter"):
         average_adapters(adapters / "a", tmp_path, tmp_path / "x")
+
+
+def test_the_mean_of_several_is_of_each_tensor(adapters, tmp_path):
+    shutil.copytree(adapters / "a", tmp_path / "c")
+    folders = [adapters / "a", adapters / "b", tmp_path / "c"]
+    first, second = (load_peft_weights(str(path), "cpu") for path in folders[:2])
+    mean = mean_weights(folders)
+    assert first.keys() <= mean.keys()
+    for name in first:
+        torch.testing.assert_close(mean[name], (2 * first[name] + second[name]) / 3)
+
+
+def test_what_has_no_mean_is_refused(adapters, tmp_path):
+    with pytest.raises(ValueError, match="at least one adapter, got none"):
+        mean_weights([])
+    with pytest.raises(ValueError, match="must hold adapters, got"):
+        mean_weights([adapters / "a", tmp_path])
+    with pytest.raises(ValueError, match="but those of .*rank are others"):
+        mean_weights([adapters / "a", adapters / "rank"])

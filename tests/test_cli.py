@@ -124,7 +124,12 @@ def test_examples_in_help_are_commands(line):
 @pytest.mark.parametrize(
     ("kind", "maker", "options", "expected"),
     [
-        ("speech", "speech.make_speech", ["--shuffle-words"], {"shuffle_words": True}),
+        (
+            "speech",
+            "speech.make_speech",
+            ["--shuffle-words"],
+            {"shuffle_words": True, "voices": "all", "backgrounds": True},
+        ),
         ("sounds", "sounds.make_sounds", ["--arrangement", "sequence"], {"arrangement": "sequence"}),
         ("music", "music.make_music", [], {}),
     ],

@@ -234,6 +234,36 @@ def test_without_probability_nothing_is_concatenated(processor):
 # Bad rows
 
 
+def test_spec_augment_masks_mel_rows_of_some_clips(processor):
+    bins = processor.feature_extractor.feature_size
+    rows = [row(number, seconds=1.0 + 0.2 * number) for number in range(12)]
+    plain = SalmonnDataCollator(processor)(rows)
+    masked = SalmonnDataCollator(processor, spec_augment=0.5)(rows)
+    before, after = plain["input_features"], masked["input_features"]
+
+    assert torch.equal(before[:, bins:], after[:, bins:])  # BEATs' filter banks
+    padding = plain["input_features_mask"][:, None] == 0
+    assert torch.equal(before.masked_select(padding), after.masked_select(padding))
+    changed = (before != after).flatten(1).any(1)
+    assert 2 <= changed.sum() <= 10
+    for clip in changed.nonzero().flatten().tolist():
+        frames = int(plain["input_features_mask"][clip].sum())
+        was, is_ = before[clip, :bins, :frames], after[clip, :bins, :frames]
+        assert 0 < (was != is_).float().mean() < 0.7
+        torch.testing.assert_close(is_[was != is_].unique(), was.mean().reshape(1))
+    assert all(torch.equal(plain[name], masked[name]) for name in plain if name != "input_features")
+
+
+def test_spec_augment_depends_on_row_and_epoch_alone(processor):
+    rows = [row(number) for number in range(4)]
+    collator = SalmonnDataCollator(processor, spec_augment=1.0)
+    together = collator(rows)["input_features"]
+    alone = torch.cat([collator([one])["input_features"] for one in rows[::-1]]).flip(0)
+    torch.testing.assert_close(alone, together)
+    collator.set_epoch(1)
+    assert not torch.equal(collator(rows)["input_features"], together)
+
+
 def test_long_texts_are_refused_not_cut(processor):
     text = "word " * 40
     tokens = len(processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
@@ -269,6 +299,7 @@ def test_settings_are_checked(processor):
     for options in (
         {"concatenate_probability": 1.5},
         {"concatenate_max_seconds": 0},
+        {"spec_augment": -0.1},
         {"padding_side": "middle"},
     ):
         with pytest.raises(ValueError, match=next(iter(options))):

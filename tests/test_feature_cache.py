@@ -242,6 +242,8 @@ def test_clips_that_are_not_cached_are_refused(tmp_path):
         SalmonnDataCollator(cache.cached_processor(processor))(ROWS)
     with pytest.raises(ValueError, match="concatenate_probability"):
         SalmonnDataCollator(cache.cached_processor(processor), concatenate_probability=0.5)
+    with pytest.raises(ValueError, match="`spec_augment` changes what a cache of features holds"):
+        SalmonnDataCollator(cache.cached_processor(processor), spec_augment=0.5)
 
 
 def test_features_of_another_model_are_refused(tmp_path):

@@ -251,6 +251,7 @@ def test_accuracy_reads_answers_strictly_and_flexibly():
     events = ["dog|puppy", "bell"]
     answers = ["A bell rings, then a dog barks", "A puppy barks and a bell rings", "A dog barks"]
     assert accuracy.example_scores(answers, [events] * 3, extract="ordered") == [0, 1, 0]
+    assert accuracy.example_scores(answers, [events] * 3, extract="all") == [1, 1, 0]
     with pytest.raises(ValueError, match="extract.*got 'loose'"):
         accuracy.example_scores(["a"], ["a"], extract="loose")
 

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
@@ -94,6 +95,26 @@ def test_batch_size_and_order_change_no_answer(data, tmp_path, variant):
         answers.append(({row["id"]: row["prediction"] for row in rows}, score))
     assert answers[0] == answers[1] == answers[2]
     assert len(set(answers[0][0].values())) > 1  # the clips are heard
+
+
+def test_long_clips_are_transcribed_segment_by_segment_where_a_task_says_so():
+    config = tiny_config(segment_seconds=2, max_audio_seconds=2, fixed_length=False)
+    model = ChatModel(tiny_model(config), tiny_processor(config))
+    clips = [0.1 * np.random.default_rng(n).standard_normal(16_000 * n).astype(np.float32) for n in (5, 1)]
+    asked, generate = [], model.model.generate
+    # transcribing calls it again with prompts around the segments
+    model.model.generate = lambda *args, **inputs: asked.append(inputs) or generate(*args, **inputs)
+    options = {"max_new_tokens": 4, "do_sample": False}
+
+    answers = model.answer(clips, ["What is said?"] * 2, make_task(segments=True), **options)
+
+    # the prompt is the model's own, and the first clip is three segments
+    assert "input_ids" not in asked[0] and asked[0]["segment_ids"].tolist() == [0, 1, 2, 0]
+    assert len(answers) == 2
+    alone = [model.answer([clip], [""], make_task(segments=True), **options)[0] for clip in clips]
+    assert answers == alone
+    model.answer(clips[1:], ["What is said?"], make_task(), **options)
+    assert "input_ids" in asked[-1]
 
 
 KILLED = """

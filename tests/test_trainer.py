@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tiny_training import TEXTS, load_shrunk, save_clips, save_model, small_model, small_processor, tones
 
 from conversion_salmonn.loading import load_with_adapter
@@ -271,6 +272,34 @@ def test_checkpoints_hold_the_trained_part_only(folder, tmp_path):
     assert {"adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "trainer_state.json"} <= names
     assert not names & {"model.safetensors", "config.json", "training_args.bin"}
     assert not (tmp_path / "checkpoint-1").exists()
+
+
+def test_a_run_ends_with_the_mean_of_its_last_checkpoints(folder, tmp_path):
+    saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4, "learning_rate": 1e-2, "warmup_steps": 0}
+    adapter = run_recipe(make_recipe(folder, tmp_path, average_last=3, **saved))
+
+    mean = load_file(adapter / "adapter_model.safetensors")
+    parts = [load_file(tmp_path / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (2, 3, 4)]
+    for name, tensor in mean.items():
+        torch.testing.assert_close(tensor, sum(part[name] for part in parts) / 3)
+    assert any((tensor - parts[-1][name]).abs().max() > 1e-4 for name, tensor in mean.items())
+
+
+@pytest.mark.parametrize(
+    "fields, reason",
+    [
+        ({"average_last": 0}, "`average_last` must be at least 1, got 0"),
+        ({"average_last": 2}, "needs that many checkpoints, of which the run keeps none"),
+        ({"average_last": 3, "save_strategy": "steps", "save_total_limit": 2}, "of which the run keeps 2"),
+        (
+            {"average_last": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": None},
+            "6 steps with `save_steps` 2 give 3",
+        ),
+    ],
+)
+def test_a_mean_of_checkpoints_that_will_not_be_there_is_refused(folder, tmp_path, fields, reason):
+    with pytest.raises(ValueError, match=reason):
+        run_recipe(make_recipe(folder, tmp_path, **fields))
 
 
 def test_what_was_trained_can_be_used_at_once(folder, tmp_path):

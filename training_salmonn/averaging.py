@@ -1,12 +1,14 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-The weighted mean of two adapters of one model.
+Means of adapters: the weighted one of two adapters of one model, and that of the last checkpoints of a run.
 
 A model that went on training on something else has learnt that and forgotten some of the rest; somewhere between the two
-lies one that is better than both (arXiv 2109.01903). How far to go is chosen on validation data.
+lies one that is better than both (arXiv 2109.01903). How far to go is chosen on validation data. The last checkpoints of
+one run lie around a point that is better than each of them, as long as the learning rate is not small (arXiv 1803.05407).
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -75,6 +77,26 @@ def average_adapters(first: str | Path, second: str | Path, output: str | Path, 
                 shutil.copy(file, folder)
         save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata=metadata)
     return Path(output)
+
+
+def mean_weights(folders: Sequence[str | Path]) -> dict[str, torch.Tensor]:
+    """
+    The mean of the saved weights of adapters of one run, tensor by tensor, computed in float32, in the dtypes of the last.
+
+    Raises `ValueError` without folders, if one is no adapter, and if they have other tensors.
+    """
+    if not folders:
+        raise ValueError("`folders` must hold at least one adapter, got none.")
+    sums: dict[str, torch.Tensor] = {}
+    for folder in folders:
+        file = Path(folder, SAFETENSORS_WEIGHTS_NAME)
+        if not file.is_file():
+            raise ValueError(f"`folders` must hold adapters, got {folder}.")
+        tensors = load_file(file)
+        if sums and {name: sums[name].shape for name in sums} != {name: tensors[name].shape for name in tensors}:
+            raise ValueError(f"`folders` must hold adapters with the same tensors, but those of {folder} are others.")
+        sums = {name: tensor.float() + sums.get(name, 0.0) for name, tensor in tensors.items()}
+    return {name: (total / len(folders)).to(tensors[name].dtype) for name, total in sums.items()}
 
 
 def check_same_base(first: str | Path, second: str | Path) -> None:

@@ -14,6 +14,7 @@ from data_salmonn.audio import SAMPLING_RATE, SILENCE_SECONDS, read_audio
 from data_salmonn.chats import answers_of, to_conversation
 from data_salmonn.manifests import MAX_TEXT_TOKENS, check_text
 from data_salmonn.prompts import PromptBank
+from training_salmonn.spec_augment import mask_mel
 
 
 CONCATENATED_TASK = "asr"
@@ -58,6 +59,8 @@ class SalmonnDataCollator:
             batch of fewer and longer clips.
         concatenate_max_seconds (`float`, *optional*, defaults to 30.0):
             Longest clip that joining makes. How long one gets is drawn anew each time.
+        spec_augment (`float`, *optional*, defaults to 0.0):
+            Probability that bands and moments of a clip's mel rows are masked (SpecAugment, 1904.08779).
         seed (`int`, *optional*, defaults to 0):
             Seed of all random choices.
         padding_side (`str`, *optional*, defaults to `"right"`):
@@ -79,6 +82,7 @@ class SalmonnDataCollator:
         max_text_tokens: int = MAX_TEXT_TOKENS,
         concatenate_probability: float = 0.0,
         concatenate_max_seconds: float = 30.0,
+        spec_augment: float = 0.0,
         seed: int = 0,
         padding_side: str = "right",
         pad_to_multiple_of: int | None = None,
@@ -89,6 +93,8 @@ class SalmonnDataCollator:
             raise ValueError(f"`concatenate_probability` must be in [0, 1], got {concatenate_probability}.")
         if not concatenate_max_seconds > 0:
             raise ValueError(f"`concatenate_max_seconds` must be positive, got {concatenate_max_seconds}.")
+        if not 0 <= spec_augment <= 1:
+            raise ValueError(f"`spec_augment` must be in [0, 1], got {spec_augment}.")
         if padding_side not in ("left", "right"):
             raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
         if concatenate_probability and getattr(processor.feature_extractor, "is_cached", False):
@@ -96,11 +102,18 @@ class SalmonnDataCollator:
                 "`concatenate_probability` makes clips that no cache of features can hold, so it must be 0 with one, "
                 f"got {concatenate_probability}."
             )
+        if spec_augment and getattr(processor.feature_extractor, "is_cached", False):
+            raise ValueError(
+                f"`spec_augment` changes what a cache of features holds, so it must be 0 with one, got {spec_augment}."
+            )
+        if spec_augment and not processor.feature_extractor.feature_size:
+            raise ValueError(f"`spec_augment` masks mel rows, which this model does not read, got {spec_augment}.")
         self.processor = processor
         self.prompt_bank = prompt_bank or PromptBank.load()
         self.max_text_tokens = max_text_tokens
         self.concatenate_probability = concatenate_probability
         self.concatenate_max_seconds = concatenate_max_seconds
+        self.spec_augment = spec_augment
         self.seed = seed
         self.padding_side = padding_side
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -136,8 +149,9 @@ class SalmonnDataCollator:
         samples = [self._prepare(row, index) for index, row in enumerate(rows)]
         if self.concatenate_probability:
             samples = self._concatenate(samples)
-        return self.processor.apply_chat_template(
-            [self._converse(sample) for sample in samples],
+        conversations = [self._converse(sample) for sample in samples]
+        inputs = self.processor.apply_chat_template(
+            conversations,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
@@ -148,6 +162,21 @@ class SalmonnDataCollator:
                 "audio_kwargs": {"padding": "longest"},
             },
         )
+        if self.spec_augment and "input_features" in inputs:
+            self._mask(inputs, [(sample.id, _count_clips(turns)) for sample, turns in zip(samples, conversations)])
+        return inputs
+
+    def _mask(self, inputs: BatchFeature, clips: list[tuple[str, int]]) -> None:
+        """SpecAugment on some of the clips, of which each row has so many, in their order."""
+        rngs = iter([self._rng("mask", row, str(number)) for row, count in clips for number in range(count)])
+        mel_bins = self.processor.feature_extractor.feature_size
+        mask = inputs["input_features_mask"]
+        for segment, place in enumerate(inputs["segment_ids"].tolist()):
+            if place == 0:  # the first segment of a clip
+                rng = next(rngs)
+                is_masked = rng.random() < self.spec_augment
+            if is_masked:
+                mask_mel(inputs["input_features"][segment, :mel_bins], int(mask[segment].sum()), rng)
 
     def _prepare(self, row: dict, index: int) -> _Sample:
         """Checks a row and loads its clip."""
@@ -227,6 +256,11 @@ class SalmonnDataCollator:
             return sample.conversation
         content = [{"type": "audio", "audio": sample.clip}, {"type": "text", "text": sample.prompt}]
         return [{"role": "user", "content": content}, {"role": "assistant", "content": sample.text}]
+
+
+def _count_clips(conversation: list[dict]) -> int:
+    contents = [turn["content"] for turn in conversation if not isinstance(turn["content"], str)]
+    return sum(part["type"] == "audio" for content in contents for part in content)
 
 
 class EpochCallback(TrainerCallback):

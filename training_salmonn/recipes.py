@@ -54,6 +54,9 @@ class DataArguments:
         default=0.0, metadata={"help": "Share of clips that are joined with others (2309.13963, table 1)."}
     )
     concatenate_max_seconds: float = field(default=30.0, metadata={"help": "Longest clip that joining makes."})
+    spec_augment: float = field(
+        default=0.0, metadata={"help": "Share of clips with masked bands and moments (SpecAugment, 1904.08779)."}
+    )
     feature_cache: str | None = field(
         default=None, metadata={"help": "Folder in which the output of the frozen encoders is kept between epochs."}
     )
@@ -171,6 +174,9 @@ class TrainerArguments:
     generation_num_beams: int = field(default=1, metadata={"help": "Beams while evaluating."})
     lora_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of LoRA; that of the connector, `learning_rate`, by default."}
+    )
+    average_last: int = field(
+        default=1, metadata={"help": "Last checkpoints of a run whose mean it ends with; 1 for the last one alone."}
     )
 
 

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import set_seed
 from transformers.integrations import is_tensorboard_available
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
 
 from data_salmonn.datasets import load_training_data
 from data_salmonn.extras import missing_package
@@ -24,7 +24,7 @@ from training_salmonn.alignment import HEAD_FILE, AlignmentModel, AlignmentTrain
 from training_salmonn.callbacks import ResultsCallback
 from training_salmonn.collator import EpochCallback, SalmonnDataCollator
 from training_salmonn.feature_cache import FeatureCache
-from training_salmonn.recipes import DataArguments, Recipe
+from training_salmonn.recipes import DataArguments, Recipe, SalmonnTrainingArguments
 from training_salmonn.stages import load_stage
 from training_salmonn.trainer import AnswerMetrics, NonFiniteError, SalmonnTrainer
 
@@ -50,6 +50,8 @@ def run_recipe(recipe: Recipe, resume: bool | str = False) -> Path:
     trainer = build_trainer(recipe, model, processor)
     with keep_traceback("training"):
         trainer.train(resume_from_checkpoint=checkpoint)
+        if recipe.training.average_last > 1:
+            trainer.load_average(recipe.training.average_last)
         if isinstance(trainer, AlignmentTrainer):
             trainer.fold()
         return trainer.save_adapter()
@@ -64,6 +66,28 @@ def check_settings(recipe: Recipe) -> None:
         value = getattr(recipe.training, name)
         if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"`{name}` must be a finite number of at least 0, got {value}.")
+    check_average(recipe.training)
+
+
+def check_average(training: SalmonnTrainingArguments) -> None:
+    """Raises `ValueError` if a run will not have the checkpoints that it is to end with the mean of."""
+    count, most, every = training.average_last, training.save_total_limit, training.save_steps
+    if count < 1:
+        raise ValueError(f"`average_last` must be at least 1, got {count}.")
+    if count == 1:
+        return
+    if training.load_best_model_at_end:
+        raise ValueError("`average_last` and `load_best_model_at_end` both say what a run ends with: set one of them.")
+    if training.save_strategy == SaveStrategy.NO or (most is not None and most < count):
+        kept = "none" if training.save_strategy == SaveStrategy.NO else most
+        raise ValueError(f"`average_last` {count} needs that many checkpoints, of which the run keeps {kept}.")
+    if training.save_strategy == SaveStrategy.STEPS and training.max_steps > 0 and every >= 1:
+        saved = math.ceil(training.max_steps / every)  # the last step is saved too
+        if saved < count:
+            raise ValueError(
+                f"`average_last` {count} needs that many checkpoints, of which {training.max_steps} steps with "
+                f"`save_steps` {every} give {saved}."
+            )
 
 
 @contextmanager
@@ -143,6 +167,10 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"`feature_cache` keeps clips as they are, so `concatenate_probability` must be 0, got "
             f"{data.concatenate_probability}."
         )
+    if data.spec_augment > 0:
+        raise ValueError(
+            f"`feature_cache` keeps features as they are, so `spec_augment` must be 0, got {data.spec_augment}."
+        )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
     cache.build(dataset["audio"])
@@ -166,6 +194,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         max_text_tokens=data.max_text_tokens,
         concatenate_probability=data.concatenate_probability,
         concatenate_max_seconds=data.concatenate_max_seconds,
+        spec_augment=data.spec_augment,
         seed=seed,
         padding_side="left",  # all answers then end in the last column, and the fewest positions are scored
     )

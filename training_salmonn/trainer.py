@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from data_salmonn.error_rates import word_error_rate
 from data_salmonn.extras import needs_extra
+from training_salmonn.averaging import mean_weights
 from training_salmonn.stages import find_trained_modules, keep_frozen_in_eval, load_adapter_weights
 
 
@@ -219,6 +220,21 @@ class SalmonnTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         load_adapter_weights(self.adapted_model, resume_from_checkpoint)
+
+    def load_average(self, count: int) -> list[Path]:
+        """
+        Puts the mean of the last `count` checkpoints in `output_dir` in place of the trained weights, and returns their
+        folders. Raises `ValueError` if there are fewer.
+        """
+        found = Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        folders = sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))[-count:]
+        if len(folders) < count:
+            raise ValueError(
+                f"`count` must be at most {len(folders)}, the checkpoints in {self.args.output_dir}, got {count}."
+            )
+        load_adapter_weights(self.adapted_model, folders[-1], tensors=mean_weights(folders))
+        logger.info("the mean of %s", ", ".join(folder.name for folder in folders))
+        return folders
 
     def _load_best_model(self) -> None:
         load_adapter_weights(self.adapted_model, self.state.best_model_checkpoint)

@@ -29,6 +29,8 @@ def _share_named(answer: str, expected: Sequence[Sequence[str]], extract: str) -
     named = [place >= 0 for place in places]
     if extract == "each":
         return sum(named) / len(named)
+    if extract == "all":
+        return float(all(named))
     if extract == "ordered":
         return float(all(named) and places == sorted(set(places)))
     return float(any(named))
@@ -50,8 +52,8 @@ class Accuracy(base.MeanMetric):
     `extract="strict"`: the answer must be the reference, or one of them, and nothing else. `"flexible"`: with
     `labels` (a list, or label -> other names for it), the label named first counts; without, a reference must occur in
     the answer as whole words. `"each"`: the share of an example's references that occur in the answer, for keywords.
-    `"ordered"`: all references must occur in the answer, in their order, for events. In the last three a reference may
-    list other names after `|`.
+    `"all"`: all references must occur in the answer, and with `"ordered"` in their order, for events. In the last four a
+    reference may list other names after `|`.
     """
 
     main = "accuracy"
@@ -59,8 +61,8 @@ class Accuracy(base.MeanMetric):
     unit = "share"
 
     def example_scores(self, predictions, references, extract: str = "strict", labels=None):
-        if extract not in ("strict", "flexible", "each", "ordered"):
-            raise ValueError(f"`extract` must be 'strict', 'flexible', 'each' or 'ordered', got {extract!r}.")
+        if extract not in ("strict", "flexible", "each", "all", "ordered"):
+            raise ValueError(f"`extract` must be 'strict', 'flexible', 'each', 'all' or 'ordered', got {extract!r}.")
         normalize = get_normalizer("basic")
         names = {label: [] for label in labels} if isinstance(labels, (list, tuple)) else labels or {}
         _check_labels(names)

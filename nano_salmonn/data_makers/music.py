@@ -61,9 +61,7 @@ def make_music(folder: str | Path, split: str, count: int, seed: int = 0, worker
 def plan_music(split: str, count: int, seed: int = 0) -> list[dict]:
     """The facts of the pieces of a split, without their samples."""
     check_count(count)
-    return [
-        _plan_piece({"id": f"music-{split}-{number:06d}", "seed": seed, "split": split}) for number in range(count)
-    ]
+    return [plan_piece({"id": f"music-{split}-{number:06d}", "seed": seed, "split": split}) for number in range(count)]
 
 
 def render_piece(row: dict) -> np.ndarray:
@@ -93,7 +91,8 @@ def _augment(samples: np.ndarray, rng: random.Random) -> np.ndarray:
     return samples + noise * level
 
 
-def _plan_piece(row: dict) -> dict:
+def plan_piece(row: dict) -> dict:
+    """The facts of one piece, of which `row` has `id`, `seed` and `split`."""
     rng = row_rng(row, "plan")
     tempo = rng.choice(tuple(TEMPOS))
     mode = rng.choice(tuple(SCALES))

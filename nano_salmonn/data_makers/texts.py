@@ -25,8 +25,18 @@ NOVELS = DebianPackage(
 DICTIONARY = DebianPackage(
     "wordnet-base", "usage examples", "WordNet 3.0 licence (permissive)", "Princeton University, WordNet 3.0"
 )
+# Its recordings are for testing alone, and read from one of the novels.
+TEST_RECORDINGS = DebianPackage(
+    "pocketsphinx-testdata", "five recordings of LibriVox, for testing alone", "public domain", "LibriVox, Carnegie Mellon University"
+)  # fmt: skip
 
 MIN_WORDS, MAX_WORDS = 3, 14
+# What is heard, where the transcript of a recording is wrong.
+TEST_TEXTS = {
+    "had he married a more a amiable woman he might have been made still more respectable than he was": "had he married a "
+    "more amiable woman he might have been made still more respectable than he was"
+}
+TEST_PHRASE = 5  # so many words in a row of a test recording are in no sentence
 MIN_OCCURRENCES = 12  # of each word, in all sources together
 # Percent of sentences in each split; the rest is for training.
 VALIDATION_PERCENT, TEST_PERCENT = 2, 4
@@ -53,15 +63,45 @@ class Sentence:
 
 
 def read_sentences() -> list[Sentence]:
-    """Every sentence of the novels and the dictionary that can be used, each once, in a fixed order."""
-    candidates = {}
+    """
+    Every sentence of the novels and the dictionary that can be used, each once, in a fixed order. None says what a
+    recording of `TEST_RECORDINGS` says.
+    """
+    tested, candidates = read_test_phrases(), {}
     for clause in _join_clauses(read_novels()):
         candidates.setdefault(clause, None)
     for example in read_examples():
-        candidates.setdefault(" ".join(_words(example)), None)
-    texts = [text for text in candidates if MIN_WORDS <= len(text.split()) <= MAX_WORDS]
+        candidates.setdefault(" ".join(split_words(example)), None)
+    texts = [
+        text for text in candidates if MIN_WORDS <= len(text.split()) <= MAX_WORDS and not shares_phrase(text, tested)
+    ]
     counts = Counter(word for text in texts for word in text.split())
     return [Sentence(text) for text in texts if all(counts[word] >= MIN_OCCURRENCES for word in text.split())]
+
+
+def read_test_recordings() -> dict[Path, str]:
+    """The recordings of `TEST_RECORDINGS`, raw 16-bit samples of 16 kHz or WAV files, with what is said."""
+    folder = fetch_package(TEST_RECORDINGS) / "usr/share/pocketsphinx/test/data/librivox"
+    found = {}
+    for line in _read_text(folder / "transcription").splitlines():
+        text, name = re.fullmatch(r"<s> (.*) </s> \((.*)\)", line.strip()).groups()
+        found[folder / f"{name}.wav"] = TEST_TEXTS.get(text, text)
+    return found
+
+
+def read_test_phrases() -> frozenset[str]:
+    """All `TEST_PHRASE` words in a row of the test recordings."""
+    return frozenset(phrase for text in read_test_recordings().values() for phrase in _phrases(text))
+
+
+def shares_phrase(text: str, phrases: frozenset[str]) -> bool:
+    """Whether `text` has one of `phrases`, of `TEST_PHRASE` words each."""
+    return not phrases.isdisjoint(_phrases(text))
+
+
+def _phrases(text: str) -> set[str]:
+    words = text.split()
+    return {" ".join(words[start : start + TEST_PHRASE]) for start in range(len(words) - TEST_PHRASE + 1)}
 
 
 def read_novels() -> Iterator[str]:
@@ -125,7 +165,7 @@ def _join_clauses(paragraphs: Iterator[str]) -> Iterator[str]:
     for paragraph in paragraphs:
         clause: list[str] = []
         for part in _CLAUSE_ENDS.split(_ABBREVIATIONS.sub(r"\1", paragraph)):
-            words = _words(part)
+            words = split_words(part)
             # a length of its own for each clause, from its own words, so that clauses are short and long
             wanted = MIN_WORDS + int(hashlib.sha256(" ".join(words).encode()).hexdigest(), 16) % 7
             if clause and len(clause) + len(words) > MAX_WORDS:
@@ -139,7 +179,7 @@ def _join_clauses(paragraphs: Iterator[str]) -> Iterator[str]:
             yield " ".join(clause)
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """
     Words in lower case; nothing for a text with digits, other letters, capitals in a row, or several times 's, which
     mostly are quotation marks.

@@ -1,5 +1,8 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""The voices of two speech synthesisers, flite and eSpeak NG, as programs of the system."""
+"""
+The voices that read sentences: robotic ones of flite and eSpeak NG, which are programs of the system, and the natural ones
+of `natural_voices.py`.
+"""
 
 import io
 import shutil
@@ -14,6 +17,7 @@ import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.debian import DebianPackage
+from nano_salmonn.data_makers.natural_voices import AMERICANS, BRITISH, HIBARI, KOKORO, PIPER, speak_naturally
 
 
 PROGRAMS = (
@@ -37,8 +41,30 @@ class Voice:
     weight: float
     heard: bool = True
 
+    @property
+    def natural(self) -> bool:
+        """Whether it sounds like somebody."""
+        return self.engine in (PIPER, HIBARI, KOKORO)
 
+
+# For tests alone, two women and two men of America and of Britain.
+UNHEARD = ("nova", "river", "michael", "onyx", "lily", "alice", "george", "lewis")
+
+# Kokoro is slow, so that its voices are seldom heard.
+NATURAL_VOICES = (
+    Voice(PIPER, "joe", "man", 0.7),
+    Voice(HIBARI, "heart", "woman", 1.2),
+    *(
+        Voice(
+            KOKORO, f"{country}{letter}_{name}", gender, 0.125 if name in UNHEARD else 0.006, heard=name not in UNHEARD
+        )
+        for country, people in (("a", AMERICANS), ("b", BRITISH))
+        for letter, gender, names in (("f", "woman", people[0]), ("m", "man", people[1]))
+        for name in names
+    ),
+)
 VOICES = (
+    *NATURAL_VOICES,
     Voice("flite", "slt", "woman", 0.26),
     Voice("flite", "awb", "man", 0.20),
     Voice("flite", "kal16", "man", 0.12),
@@ -58,16 +84,18 @@ VOICES = (
 )
 
 
-def speak(text: str, engine: str, voice: str, rate: float = 1.0, pitch: float = 1.0) -> np.ndarray:
+def speak(text: str, engine: str, voice: str, rate: float = 1.0, pitch: float = 1.0, seed: int = 0) -> np.ndarray:
     """
     Speech of 16 kHz `(samples,)`, float32, its ends without silence.
 
     Args:
         text: What is said.
-        engine: `"flite"` or `"espeak-ng"`.
+        engine: `"flite"`, `"espeak-ng"`, `"piper"`, `"hibari"` or `"kokoro"`.
         voice: A voice of that engine.
         rate: Words a second, against those of the voice.
-        pitch: Pitch against that of the voice. With flite all of the spectrum moves along, as with another speaker.
+        pitch: Pitch against that of the voice. With flite all of the spectrum moves along, as with another speaker. Natural
+            voices have a pitch of their own: see `speakers.py`.
+        seed: What a natural voice draws.
 
     Raises `ValueError` if the synthesiser is not there or says nothing.
     """
@@ -78,7 +106,7 @@ def speak(text: str, engine: str, voice: str, rate: float = 1.0, pitch: float = 
     elif engine == "espeak-ng":
         samples, sampling_rate = _espeak(text, voice, words_per_minute=round(160 * rate), pitch=round(50 * pitch))
     else:
-        raise ValueError(f"`engine` must be 'flite' or 'espeak-ng', got {engine!r}.")
+        samples, sampling_rate = speak_naturally(text, engine, voice, rate, seed)
     if not np.abs(samples).max(initial=0) > 0:
         raise ValueError(f"{engine} says nothing for {text!r} with the voice {voice}.")
     samples = soxr.resample(samples, sampling_rate, SAMPLING_RATE).astype(np.float32)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_salmonn.files import write_text
-from nano_salmonn.report.inputs import KNOWN, Runs
+from nano_salmonn.report.goals import goals_section
+from nano_salmonn.report.inputs import Runs
+from nano_salmonn.report.steps import steps_section
 from nano_salmonn.report.tasks import beats_section, concatenation_section, long_section, main_section
 from nano_salmonn.report.training import (
-    STAGES,
     beats_scores_section,
     connectors_section,
     perplexity_section,
@@ -21,6 +22,7 @@ from nano_salmonn.report.writing import Section, shell_block, table
 DOCUMENT = "nano.md"
 IMAGES = Path("images", "nano")
 SECTIONS = (
+    goals_section,
     main_section,
     sweep_section,
     perplexity_section,
@@ -30,9 +32,8 @@ SECTIONS = (
     concatenation_section,
     long_section,
     stages_section,
+    steps_section,
 )
-# What sections quote the commands of; all others stand in a list of their own.
-QUOTED = {"beats", "sweep", "perplexity", *STAGES, *(f"{folder}/{name}" for folder in KNOWN for name in KNOWN[folder])}
 
 
 def write_report(runs: str | Path, output: str | Path, hidden: Sequence[str | Path] = ()) -> Path:
@@ -63,7 +64,7 @@ def write_report(runs: str | Path, output: str | Path, hidden: Sequence[str | Pa
 def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
     paragraphs = [
         "# The papers in small",
-        "<!-- Written by `python -m nano_salmonn.report`: change that, not this page. -->",
+        "<!-- Written by `salmonn nano report`: change `nano_salmonn/report`, not this page. -->",
         "What SALMONN ([arXiv 2310.13289](https://arxiv.org/abs/2310.13289)) and its speech-only relative "
         "([2309.13963](https://arxiv.org/abs/2309.13963)) report, repeated with `salmonn-nano`: Whisper tiny.en, a small "
         "BEATs and SmolLM2-135M on made data, in place of Whisper large-v2, BEATs and Vicuna-13B on thousands of hours. "
@@ -72,7 +73,6 @@ def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
         "## Summary",
         *_summary(sections),
     ]
-    paragraphs += _other_commands(runs)
     for section in sections:
         if section.body:
             paragraphs += [f"## {section.title}", *section.body]
@@ -81,7 +81,7 @@ def to_markdown(sections: Sequence[Section], runs: Runs) -> str:
         paragraphs += ["## Not measured", "\n".join(f"- {line}" for line in missing)]
     paragraphs += [
         "## This page",
-        shell_block("make report RUNS=FOLDER_OF_THE_RUNS", "needs the folder of the runs"),
+        shell_block("salmonn nano report FOLDER_OF_THE_BUILD", "needs the folder of the build"),
         "Every number above is read from the files of the runs, every verdict is computed by the rule beside it.",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -100,17 +100,6 @@ def _summary(sections: Sequence[Section]) -> list[str]:
         "*yes*, *unclear* and *no* follow rules that stand in the sections, with their thresholds. *no* "
         "means that the effect does not show in this small model, not that the paper is wrong.",
     ]
-
-
-def _other_commands(runs: Runs) -> list[str]:
-    others = {
-        name: command
-        for name, command in runs.commands.items()
-        if name not in QUOTED and not name.startswith("connectors/")
-    }
-    if not others:
-        return []
-    return ["## What was run before", shell_block("\n".join(f"# {k}\n{v}" for k, v in others.items()))]
 
 
 def _anchor(title: str) -> str:

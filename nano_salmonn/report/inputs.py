@@ -2,11 +2,13 @@
 """
 Reads a folder of runs. What is not there is `None`; what is there and malformed raises a `ValueError` with its file.
 
-    evaluate/{instruct,activate,whisper,speech_only,without_beats}/results.json   of `salmonn evaluate`
+    evaluate/{instruct,activate,whisper,before}[_greedy]/results.json             of `salmonn evaluate`
+    evaluate/{speech_only,without_beats}/results.json                             of `salmonn evaluate`
     {concatenation/{without,with},long/{plain,seg}}/results.json                  of `salmonn evaluate`
     {alignment,pretrain,instruct,activate}/curves.json                            of `salmonn train` and `activate`
     connectors/<name>/curves.json                                                 of `salmonn train`
     beats/scores.json  sweep/sweep_lora.json  perplexity/perplexity.json
+    steps.json          the steps of a build, with their times and commands
     commands.json       folder, or title of anything else -> the command that made it
     notes.md            what a reader must know beside the numbers
 """
@@ -28,9 +30,14 @@ CURVES = "curves.json"
 RUN = "run.json"
 COMMANDS = "commands.json"
 NOTES = "notes.md"
+STEPS = "steps.json"
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
 KNOWN = {
-    "evaluate": ("instruct", "activate", "whisper", "speech_only", "without_beats"),
+    "evaluate": (
+        *(name + beams for name in ("instruct", "activate", "whisper", "before") for beams in ("", "_greedy")),
+        "speech_only",
+        "without_beats",
+    ),
     "concatenation": ("without", "with"),
     "long": ("plain", "seg"),
 }
@@ -85,6 +92,18 @@ class Training:
     trained_parameters: int | None
 
 
+@dataclass(frozen=True)
+class TimedStep:
+    """A step of a build. Times are in seconds, over all its `runs`."""
+
+    name: str
+    about: str
+    wall: float
+    cpu: float
+    runs: int
+    commands: list[str]
+
+
 class Runs:
     """
     A folder of runs.
@@ -107,6 +126,7 @@ class Runs:
                     f"{self.root / folder} must hold {', '.join(names)} only, got {', '.join(sorted(unknown))}."
                 )
         self.commands = self._read_commands()
+        self.steps = self._read_steps()
 
     def subfolders(self, folder: str) -> list[str]:
         path = self.root / folder
@@ -118,6 +138,26 @@ class Runs:
         if not isinstance(commands, dict) or not all(isinstance(command, str) for command in commands.values()):
             raise ValueError(f"{path} must be an object of commands as strings, got {str(commands)[:80]}.")
         return {name: self.shorten(command) for name, command in commands.items()}
+
+    def _read_steps(self) -> list[TimedStep]:
+        """The steps of the build that the runs are of, in the order in which they were finished; none if it was no build."""
+        path = self.root / STEPS
+        if not path.is_file():
+            return []
+        try:
+            return [
+                TimedStep(
+                    name=row["step"],
+                    about=row["about"],
+                    wall=read_number(row["wall"], "`wall`"),
+                    cpu=read_number(row["cpu"], "`cpu`"),
+                    runs=row["runs"],
+                    commands=[self.shorten(command) for command in row["commands"]],
+                )
+                for row in read_json(path)
+            ]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is malformed: {_explain(error)}.") from error
 
     @property
     def notes(self) -> str:
@@ -167,8 +207,8 @@ class Runs:
         curves = {
             name: read_curve(path, name, curve) for name, curve in read_object(path).items() if name in USED_CURVES
         }
-        if not curves:
-            raise ValueError(f"{path} must hold one of {', '.join(USED_CURVES)}, got none.")
+        if not curves:  # of fewer steps than there are between two losses
+            return None
         if "eval_wer" in curves:
             curves["eval_wer"] = [(step, 100 * value) for step, value in curves["eval_wer"]]
         run = path.with_name(RUN)

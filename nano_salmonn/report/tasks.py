@@ -51,13 +51,6 @@ ROWS = (
     ("nano_story", "diversity", "story (not trained): different words", "words"),
     ("nano_story", "repeat_rate", "story (not trained): repeat rate", "%"),
 )
-# Task, score and goal: error rates at most, shares at least this
-GOALS = (
-    ("nano_asr", "wer", 15),
-    ("nano_asr_unseen_voice", "wer", 25),
-    ("nano_sound", "accuracy", 70),
-    ("nano_sound_order", "accuracy", 60),
-)
 COLUMNS = {
     "evaluate/instruct": "before activation",
     "evaluate/activate": "after activation",
@@ -103,7 +96,7 @@ def main_section(runs: Runs, images: Path) -> Section:
             "Whisper's decoder does not make the model the better recogniser elsewhere."
         )
         section.claims += _whisper_claims(before or after, whisper)
-    section.body += [*verdicts(section.claims), *_goals(found)]
+    section.body += verdicts(section.claims)
     return section
 
 
@@ -178,27 +171,6 @@ def _whisper_claims(model: Evaluation, whisper: Evaluation) -> list[Claim]:
                 )
             )
     return claims
-
-
-def _goals(found: Mapping[str, Evaluation]) -> list[str]:
-    """A table of this project's own goals, which are not the papers'."""
-    shown = [evaluation for folder, evaluation in found.items() if folder != "evaluate/whisper"]
-    rows = []
-    for task, score, goal in GOALS:
-        values = [evaluation.score(task, score) for evaluation in shown]
-        if not any(values):
-            continue
-        sign = "at least" if next(filter(None, values)).higher_is_better else "at most"
-        cells = ["–" if value is None else f"{number(value.value)} ({_reached(value, goal)})" for value in values]
-        rows.append([_label(task, score), f"{sign} {goal} %", *cells])
-    if not rows:
-        return []
-    header = ["goal of this project", "goal", *(COLUMNS[evaluation.folder] for evaluation in shown)]
-    return ["What this project set out to reach, judged by the value itself:", table(header, rows)]
-
-
-def _reached(score: Score, goal: float) -> str:
-    return "reached" if (score.value >= goal if score.higher_is_better else score.value <= goal) else "not reached"
 
 
 def beats_section(runs: Runs, images: Path) -> Section:

@@ -36,7 +36,7 @@ def stages_section(runs: Runs, images: Path) -> Section:
     section = Section("Training")
     found = {stage: runs.training(stage) for stage in STAGES}
     section.missing += [
-        f"Training: no `{stage}/curves.json`." for stage, training in found.items() if training is None
+        f"Training: no `{stage}/curves.json` with losses." for stage, training in found.items() if training is None
     ]
     found = {stage: training for stage, training in found.items() if training is not None}
     if not found:

@@ -2,7 +2,6 @@
 """A small BEATs learns the labels of made clips, and is an ordinary BEATs afterwards."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from transformers import pipeline
 
-from cli_salmonn.main import main
 from configuration_beats import BeatsConfig
 from conversion_salmonn.parts import read_beats
 from modeling_beats import BeatsForAudioClassification
@@ -57,15 +55,6 @@ class TestTraining:
         assert scores["top1"]["sound"]["clips"] == 8  # those of two labels have no best one
         assert scores["top1"]["music"]["clips"] == scores["top1"]["speech"]["clips"] == 4
         assert json.loads((trained / "scores.json").read_text()) == scores
-
-    def test_the_command_scores_it(self, trained, split, tmp_path, capsys):
-        copy = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("training", "scores.json"))
-
-        assert main(["nano", "score-beats", str(copy), str(split)]) == 0
-
-        expected = score_beats(trained, [split]) | {"model": str(copy)}
-        assert json.loads((copy / "scores.json").read_text()) == expected
-        assert capsys.readouterr().out == f"wrote {copy / 'scores.json'}\n"
 
     def test_is_a_part_of_a_salmonn(self, trained):
         part = read_beats(trained)
@@ -118,23 +107,6 @@ class TestTraining:
         assert model.classifier.bias.sigmoid().sum().item() == pytest.approx(1.0)
         assert model.config.id2label[4] == "e"
         assert model.config.problem_type == "multi_label_classification"
-
-    def test_goes_on_from_another_one(self, trained, recipe):
-        known = BeatsForAudioClassification.from_pretrained(trained, dtype=torch.float32)
-
-        model = new_model(replace(recipe.model, start=str(trained)), {"bell": 0, "whistle": 1})
-
-        expected, state = known.beats.state_dict(), model.beats.state_dict()
-        assert all(torch.equal(state[name], expected[name]) for name in expected)
-        row = known.config.label2id["whistle"]
-        assert torch.equal(model.classifier.weight[1], known.classifier.weight[row])
-        assert model.classifier.bias[0].sigmoid().item() == pytest.approx(0.5)  # one of two labels is expected
-
-    def test_goes_on_from_one_of_its_sizes_only(self, trained, recipe):
-        wider = replace(recipe.model, start=str(trained), beats={**recipe.model.beats, "hidden_size": 64})
-
-        with pytest.raises(ValueError, match="`start` .* must have the sizes of `beats`"):
-            new_model(wider, {"rain": 0})
 
 
 class TestParts:

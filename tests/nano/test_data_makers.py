@@ -8,12 +8,15 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nano_salmonn.data_makers import debian, speech, texts, voices
+from nano_salmonn.data_makers.channels import EFFECTS
 from nano_salmonn.data_makers.clips import SHARD_CLIPS, read_clips, row_rng, write_clips
+from nano_salmonn.data_makers.effects import Effect
 from nano_salmonn.data_makers.rooms import add_noise, add_room, scale_to
 from nano_salmonn.data_makers.texts import Sentence, make_facts, read_r_strings
 
@@ -177,6 +180,7 @@ def sources(monkeypatch):
     monkeypatch.setattr(texts, "read_novels", lambda: iter([line.replace("dog", word) for word in ANIMALS]))
     monkeypatch.setattr(texts, "read_examples", lambda: iter(EXAMPLES))
     monkeypatch.setattr(texts, "MIN_OCCURRENCES", 2)
+    monkeypatch.setattr(texts, "read_test_recordings", lambda: {Path("a.wav"): "the cat barked at the old wall"})
 
 
 ANIMALS = ["dog", "cat", "dog dog", "cat cat"]
@@ -190,6 +194,8 @@ def test_sentences_are_clauses_of_common_words(sources):
     assert any("mr brown walked home again" in text for text in found)
     assert not any("zebra" in text for text in found)  # occurs only once
     assert not any("nasa" in text or "3" in text for text in found)
+    assert any("the dog barked at the old house" in text for text in found)
+    assert not any("the cat barked at the old house" in text for text in found)  # as a recording for testing says
     assert all(texts.MIN_WORDS <= len(text.split()) <= texts.MAX_WORDS for text in found)
     assert len(found) == len(set(found))
 
@@ -217,20 +223,56 @@ def test_the_answers_to_facts_are_in_them():
 
 @pytest.fixture
 def plain_speech(monkeypatch):
-    monkeypatch.setattr(speech, "read_sentences", lambda: [Sentence(f"word {n} and word") for n in range(3000)])
+    read = {"read": [Sentence(f"word {n} and word") for n in range(3000)]}
+    read["everyday"] = [Sentence(f"what is {n}") for n in range(300)]
+    monkeypatch.setattr(speech, "read_all", lambda: read)
     monkeypatch.setattr(speech, "pronounce", lambda word: "w er d")
+    effects = [Effect("rain", "rain", "rain falls", ("rain-1.ogg", "rain-2.ogg"), (), ("rain-3.ogg",))]
+    monkeypatch.setattr(speech, "load_effects", lambda: effects)
+    monkeypatch.setattr(speech, "check_installed", lambda: None)
 
 
 def test_unseen_voices_are_in_no_other_split(plain_speech):
     plans = {split: speech.plan_speech(split, 60) for split in speech.SPLITS}
     speakers = {split: {row["speaker"] for row in rows} for split, rows in plans.items()}
 
-    assert not speakers["test_unseen_voice"] & (speakers["train"] | speakers["validation"] | speakers["test"])
-    said = {split: {row["text"] for row in rows} for split, rows in plans.items()}
+    heard = {name.partition("#")[0] for split in ("train", "validation", "test") for name in speakers[split]}
+    assert not (speakers["test_unseen_voice"] | speakers["test_natural_voice"]) & heard
+    assert {name.split("/")[0] for name in speakers["test_natural_voice"]} == {"kokoro"}
+    assert {name.split("/")[0] for name in speakers["test_unseen_voice"]} == {"flite", "espeak-ng"}
+    said = {split: {text for row in rows for text in row["sentences"]} for split, rows in plans.items()}
     assert not said["train"] & (said["validation"] | said["test"] | said["test_unseen_voice"])
     assert not said["validation"] & said["test"]
-    assert {row["condition"] for row in plans["test"]} == {"clean"}
-    assert {row["condition"] for row in plans["train"]} == {"clean", "noise", "room"}
+    assert not any(row["channel"] for split in speech.SPLITS[1:] for row in plans[split])
+
+
+def test_training_has_speakers_channels_backgrounds_and_sentences_in_a_row(plain_speech):
+    rows = speech.plan_speech("train", 400)
+
+    assert 0.1 < sum("#" in row["speaker"] for row in rows) / 400 < 0.7
+    assert all(("gender" in row) == ("#" not in row["speaker"]) for row in rows)
+    effects = Counter(name for row in rows for name in row["channel"])
+    assert set(effects) == {"background", *EFFECTS} and 200 < sum(bool(row["channel"]) for row in rows) < 350
+    behind = Counter(row.get("background", "nothing").partition("/")[0] for row in rows)
+    assert set(behind) == {"nothing", "rain-1.ogg", "rain-2.ogg", "music"}  # no sound for testing
+    assert all(("background" in row) == ("background" in row["channel"]) for row in rows)
+    assert {len(row["sentences"]) for row in rows} >= {1, 2, 3, 5}
+    assert all(row["text"] == " ".join(row["sentences"]) for row in rows)
+    assert not any("background" in row for row in speech.plan_speech("train", 100, backgrounds=False))
+    assert not any("\n" in text for row in rows for text in (row["text"], *row["sentences"]))
+
+
+def test_voices_of_one_kind(plain_speech):
+    engines = {
+        group: {row["speaker"].split("/")[0] for row in speech.plan_speech("train", 300, voices=group)}
+        for group in speech.VOICE_GROUPS
+    }
+
+    assert engines["robotic"] == {"flite", "espeak-ng"}
+    assert {"piper", "hibari"} <= engines["natural"] <= {"piper", "hibari", "kokoro"}
+    assert engines["all"] >= {"flite", "espeak-ng", "piper", "hibari"}
+    with pytest.raises(ValueError, match="`voices` must be one of .* got 'loud'"):
+        speech.plan_speech("train", 10, voices="loud")
 
 
 def test_a_plan_depends_on_its_seed_only(plain_speech):
@@ -263,7 +305,9 @@ def test_silence_at_the_ends_is_cut(monkeypatch):
     samples = voices.speak("a tone", "flite", "slt")
 
     assert len(samples) == pytest.approx(8000 + 2 * voices.MARGIN_SECONDS * 16000, abs=100)
-    with pytest.raises(ValueError, match="`engine` must be 'flite' or 'espeak-ng', got 'other'"):
+    with pytest.raises(
+        ValueError, match="`engine` must be 'flite', 'espeak-ng', 'piper', 'hibari' or 'kokoro', got 'other'"
+    ):
         voices.speak("a tone", "other", "slt")
 
 

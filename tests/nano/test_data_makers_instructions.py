@@ -25,6 +25,7 @@ from nano_salmonn.data_makers.instructions import (
     load_clips,
     make_instructions,
 )
+from nano_salmonn.data_makers.quiet import NO_SPEECH
 
 
 LABELS = ("dog", "bell", "rain", "horn", "glass", "crow")
@@ -64,6 +65,21 @@ def music_rows(count: int) -> list[dict]:
     return [{"id": f"m{i}", "kind": "music", **facts} for i in range(count)]
 
 
+def scene_rows(count: int) -> list[dict]:
+    rows = [{**row, "id": f"c{i}", "kind": "scene"} for i, row in enumerate(speech_rows(count))]
+    return [{**row, "events": ["rain"], "caption": f'Someone says "{row["text"]}" while rain falls.'} for row in rows]
+
+
+def question_rows(count: int) -> list[dict]:
+    return [
+        {"id": f"q{i}", "kind": "question", "text": f"what is {i}", "answer": f"{i}|number {i}"} for i in range(count)
+    ]
+
+
+def quiet_rows(count: int) -> list[dict]:
+    return [{"id": f"z{i}", "kind": "quiet", "text": NO_SPEECH} for i in range(count)]
+
+
 def render(row: dict) -> np.ndarray:
     return np.full(16 * (100 + len(row["id"])), 0.1)
 
@@ -73,6 +89,12 @@ def splits(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("made")
     rows = {"speech/test": speech_rows(60), "speech/test_unseen_voice": speech_rows(9)}
     rows |= {"sounds/test": sound_rows(48), "music/test": music_rows(6)}
+    rows |= {
+        "speech/test_natural_voice": speech_rows(7),
+        "recorded/test": speech_rows(8),
+        "recorded/test_read": speech_rows(2),
+    }
+    rows |= {"scenes/test": scene_rows(9), "questions/test": question_rows(4), "quiet/test": quiet_rows(5)}
     for name, plan in rows.items():
         write_clips(root / name, plan, render, workers=1)
     return {name: root / name for name in rows}
@@ -87,8 +109,17 @@ def read_lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_manifest_of_all_tasks_can_be_trained_on(splits, tmp_path):
-    file = make_instructions(list(splits.values()), tmp_path / "deep" / "train.jsonl", INSTRUCTION_TASKS)
+TRAINING = ("speech/test", "speech/test_unseen_voice", "sounds/test", "music/test", "scenes/test", "quiet/test")
+
+
+@pytest.fixture(scope="module")
+def training(splits) -> list[Path]:
+    """What training is tried on: each split of another name, or of another kind."""
+    return [splits[name] for name in TRAINING]
+
+
+def test_a_manifest_of_all_tasks_can_be_trained_on(training, tmp_path):
+    file = make_instructions(training, tmp_path / "deep" / "train.jsonl", INSTRUCTION_TASKS)
     rows = read_manifest(file)
     assert set(INSTRUCTION_TASKS) == set(TASKS)
     assert {row.task for row in rows} == {task.prompts or name for name, task in TASKS.items()}
@@ -96,12 +127,15 @@ def test_a_manifest_of_all_tasks_can_be_trained_on(splits, tmp_path):
     assert len({(row.paths, row.task, row.question) for row in rows}) == len(rows)
     by_task = Counter(row.task for row in rows)
     # sentences, and pairs of them
-    assert (by_task["asr"], by_task["phone_recognition"], by_task["audiocaption"]) == (69 + 33, 65, 48)
+    assert (by_task["asr"], by_task["phone_recognition"], by_task["audiocaption"]) == (69 + 33 + 9 + 5, 65, 48)
     assert by_task["speech_QA"] == 2 * 15 + 2 * 3
     answers = {row.id: row.text for row in rows}
     assert answers["speech/test/s8/asr"] == " the green door 8"
     assert answers["music/test/m0/music_description"] == "A slow piece for piano and flute."
     assert {row.text for row in rows if row.task == "gender_recognition"} == {"Man.", "Woman."}
+    assert answers["quiet/test/z0/asr"] == " No speech." and answers["scene/test/c3/asr"] == " the small door 3"
+    described = answers["scene/test/c3/audio_speech_description"]
+    assert described == 'Someone says "the small door 3" while rain falls.'
     assert all(not Path(row["path"]).is_absolute() for row in read_lines(file))
 
 
@@ -113,8 +147,8 @@ def test_numbers_and_shares_of_rows(splits, tmp_path):
     assert set(PRETRAINING_TASKS) == set(tasks)
 
 
-def test_rows_depend_on_the_seed_alone(splits, tmp_path):
-    folders = list(splits.values())
+def test_rows_depend_on_the_seed_alone(training, tmp_path):
+    folders = training
     first = make_instructions(folders, tmp_path / "1.jsonl", INSTRUCTION_TASKS, seed=1).read_text()
     assert make_instructions(folders, tmp_path / "2.jsonl", INSTRUCTION_TASKS, seed=1).read_text() == first
     assert make_instructions(folders, tmp_path / "3.jsonl", INSTRUCTION_TASKS, seed=2).read_text() != first
@@ -255,6 +289,12 @@ def benchmark(splits, tmp_path_factory) -> Path:
         unseen_voice=splits["speech/test_unseen_voice"],
         sounds=splits["sounds/test"],
         music=splits["music/test"],
+        natural_voice=splits["speech/test_natural_voice"],
+        recorded=splits["recorded/test"],
+        real=splits["recorded/test_read"],
+        scenes=splits["scenes/test"],
+        questions=splits["questions/test"],
+        quiet=splits["quiet/test"],
         limit=20,
     )
     assert {file.stem for file in written} == set(NANO_TASKS)
@@ -284,6 +324,11 @@ def test_evaluation_finds_its_data(benchmark, name):
         ("nano_asr", "asr"),
         ("nano_asr_unseen_voice", "asr"),
         ("nano_asr_real", "asr"),
+        ("nano_asr_natural_voice", "asr"),
+        ("nano_asr_recorded", "asr"),
+        ("nano_asr_segments", "asr"),
+        ("nano_quiet", "asr"),
+        ("nano_scene", "audio_speech_description"),
         ("nano_phones", "phone_recognition"),
         ("nano_gender", "gender_recognition"),
         ("nano_speaker_verification", "speaker_verification"),
@@ -319,14 +364,37 @@ def test_untrained_instructions_stay_untrained():
     bank = PromptBank.load()
     names = {task.prompts or name for name, task in TASKS.items()}
     trained = {prompt for name in names for prompts in bank[name].prompts.values() for prompt in prompts}
-    assert not {load_task(name).prompt for name in ("nano_story", "nano_keywords")} & trained
+    assert not {load_task(name).prompt for name in ("nano_story", "nano_keywords", "nano_spoken_question")} & trained
+
+
+def test_of_a_scene_the_event_and_the_two_longest_words_must_be_told(benchmark):
+    row = next(row for row in read_lines(benchmark / "nano_scene.jsonl") if "small" in row["told"])
+    assert (row["told"], row["events"], row["words"]) == (["rain", "small", "door"], "rain", ["small", "door"])
+    options = dict(load_task("nano_scene").metrics[0].options)
+    answers = ["A small door and rain.", "A small door.", "It rains at the small door."]
+    scores = load_metric("accuracy").example_scores(answers, [row["told"]] * 3, **options)
+    assert scores == [1.0, 0.0, 0.0]
+
+
+def test_no_word_is_right_where_nobody_speaks(benchmark):
+    reference = read_lines(benchmark / "nano_quiet.jsonl")[0]["text"]
+    options = dict(load_task("nano_quiet").metrics[0].options)
+    answers = ["No speech.", "", "[BLANK_AUDIO]", "(silence)", "You", "thank you", "no"]
+    scores = load_metric("accuracy").example_scores(answers, [reference] * len(answers), **options)
+    assert scores == [True, True, True, True, False, False, False]
+
+
+def test_a_question_is_answered_and_not_written_down(benchmark):
+    row = read_lines(benchmark / "nano_spoken_question.jsonl")[0]
+    assert follows("nano_spoken_question", "The answer is three.", row["text"])
+    assert not follows("nano_spoken_question", row["text"], row["text"])
 
 
 def test_a_part_of_the_benchmark(splits, tmp_path, caplog):
     written = make_benchmark(tmp_path, music=splits["music/test"])
     assert {file.stem for file in written} == {"nano_music", "nano_music_question", "nano_caption"}
     assert "nano_asr is left out: there are no clips for it in speech" in caplog.messages
-    with pytest.raises(ValueError, match="`music` must be given, got none"):
+    with pytest.raises(ValueError, match="one of `speech`.*`music`.*`quiet` must be given, got none"):
         make_benchmark(tmp_path)
     with pytest.raises(ValueError, match="`limit` must be at least 1, got 0"):
         make_benchmark(tmp_path, music=splits["music/test"], limit=0)

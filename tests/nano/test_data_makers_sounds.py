@@ -171,7 +171,7 @@ def test_the_catalogue_may_name_training_files(monkeypatch, tmp_path):
         monkeypatch.setattr(effects, "CATALOGUE", catalogue)
         monkeypatch.setattr(effects, "PACKAGES", (effects.DebianPackage("zoo", "", "", ""),))
         monkeypatch.setattr(effects, "fetch_package", lambda package: tmp_path)
-        (splits[name],) = effects.load_effects.__wrapped__()
+        (splits[name],) = effects.find_effects()
     train = (*splits["plain"].train, "zoo/sounds/late.wav")
     assert splits["more"] == replace(splits["plain"], train=train)
 

@@ -37,6 +37,15 @@ def test_weights_are_halved_and_the_fingerprint_is_not(trained):
     assert json.loads((output / "beats" / "config.json").read_text()) == {"hidden_size": 8}
 
 
+def test_a_card_comes_along(trained):
+    (trained / "card.md").write_text("a card")
+    output = export_trained(trained / "adapter", trained / "beats", trained / "out", card=trained / "card.md")
+
+    assert (output / "README.md").read_text() == "a card"
+    with pytest.raises(ValueError, match="`card` a file: .*none.md are missing"):
+        export_trained(trained / "adapter", trained / "beats", trained / "other", card=trained / "none.md")
+
+
 def test_what_would_not_load_is_refused(trained):
     save_file({"w": torch.ones(2)}, trained / "beats" / "model.safetensors")
     with pytest.raises(ValueError, match=r"must be float16, as it was when .* got \['torch.float32'\]"):

@@ -12,12 +12,13 @@ import pytest
 import torch
 from tiny_evaluation import HearingModel, write_manifest
 
+from cli_salmonn.main import main
 from evaluation_salmonn.runner import evaluate
 from evaluation_salmonn.sweep import save_sweep
 from nano_salmonn.beats_classifier import top1_by_kind
 from nano_salmonn.report import plots
-from nano_salmonn.report.__main__ import main
 from nano_salmonn.report.document import write_report
+from nano_salmonn.report.goals import GOALS
 from nano_salmonn.report.inputs import Runs, Score
 from nano_salmonn.report.verdicts import judge_gain, judge_growth, judge_kept
 from training_salmonn.analysis import save_perplexity
@@ -63,7 +64,7 @@ def all_runs(tmp_path_factory):
     data = dict.fromkeys(tasks, write_manifest(folder / "data", **columns))
     one = root / "evaluate/instruct"
     evaluate(HearingModel(), tasks, one, data=data, bootstrap_samples=20, name=f"{folder}/base")
-    for name in ("activate", "whisper", "speech_only", "without_beats"):
+    for name in ("activate", "whisper", "before", "instruct_greedy", "speech_only", "without_beats"):
         shutil.copytree(one, root / "evaluate" / name)
     for name in ("concatenation/without", "concatenation/with", "long/plain", "long/seg"):
         shutil.copytree(one, root / name)
@@ -74,6 +75,10 @@ def all_runs(tmp_path_factory):
     worse = {"nano_asr__wer": (18.0, 17.0, 19.0), "nano_keywords__following_rate": (0.5, 0.3, 0.7)}
     set_scores(root / "evaluate/activate", **told, **worse)
     set_scores(root / "evaluate/whisper", nano_asr__wer=(21.0, 20.0, 22.0))
+    set_scores(root / "evaluate/before", nano_asr__wer=(30.0, 29.0, 31.0), nano_sound__accuracy=(0.9, 0.8, 1.0))
+    set_scores(
+        root / "evaluate/instruct_greedy", nano_asr__wer=(15.0, 13.0, 17.0), nano_sound__accuracy=(0.7, 0.6, 0.8)
+    )
     set_scores(root / "evaluate/speech_only", nano_sound__accuracy=(0.6, 0.5, 0.7))
     set_scores(root / "evaluate/without_beats", nano_sound__accuracy=(0.3, 0.2, 0.4))
     set_scores(root / "concatenation/without", nano_asr__wer=(20.0, 19.0, 21.0))
@@ -104,7 +109,19 @@ def all_runs(tmp_path_factory):
     beats = {"clips": 3, "top1": top1_by_kind(rows, ["dog", "dog", "horn"]), "mean_average_precision": 0.75}
     precision = {f"sound {number}": number / 50 for number in range(50)}
     write_json(root / "beats/scores.json", {**beats, "average_precision": precision})
-    write_json(root / "commands.json", {"sweep": "salmonn sweep-lora ./base", "clips": "salmonn make sounds clips"})
+    write_json(root / "commands.json", {"sweep": "salmonn sweep-lora ./base"})
+    steps = [
+        {"step": "clips", "about": "clips", "wall": 40, "cpu": 80, "runs": 1, "commands": ["salmonn nano make a"]},
+        {
+            "step": "beats",
+            "about": "BEATs",
+            "wall": 7200,
+            "cpu": 14000.0,
+            "runs": 3,
+            "commands": ["salmonn b", "salmonn c"],
+        },
+    ]
+    write_json(root / "steps.json", steps)
     return root
 
 
@@ -158,9 +175,8 @@ def test_values_stand_beside_their_commands(report):
     text = report.read_text()
     assert "| speech, held-out sentences: WER | % | 5 | 14.0<br>(12.0 to 16.0) | 18.0<br>(17.0 to 19.0) | 21.0" in text
     assert "| story (not trained): following rate | % | 5 | 10.0<br>(0.0 to 20.0) | 90.0<br>(80.0 to 100.0) |" in text
-    assert "| speech, held-out sentences: WER | at most 15 % | 14.0 (reached) | 18.0 (not reached) |" in text
     assert "# connectors/linear\nsalmonn train pretrain --override 'model=a b'\n" in text
-    assert "# sweep\nsalmonn sweep-lora ./base\n" in text and "# clips\nsalmonn make sounds clips" in text
+    assert "# sweep\nsalmonn sweep-lora ./base\n" in text
     assert "The command is not recorded of `evaluate/instruct`, `evaluate/activate`" in text
     assert "model `base` (HearingModel" in text  # without the folder that is hidden
     assert "| `qformer1` | 0.01 M | 200 | 100.0 | 90.0 | 90.0 |" in text
@@ -168,6 +184,40 @@ def test_values_stand_beside_their_commands(report):
     assert "| audio_story_telling | audiocaption | 1.50 | 4.00 | 1.7 | 8.6 |" in text
     assert "| sound | 2 | 50.0 |" in text and "**75.0 %**" in text
     assert "## Not measured" not in text
+
+
+def test_goals_stand_beside_who_else_was_measured(report):
+    """No row is left out, and what was not measured says so."""
+    table = report.read_text().partition("## Goals")[2].partition("\n## ")[0]
+    rows = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("|")]
+    assert rows[0][1:] == [
+        "clips",
+        "goal",
+        "better",
+        "salmonn-nano",
+        "reached?",
+        "Whisper's own decoder",
+        "the checkpoint before",
+    ]
+    rows = {row[0]: row[1:] for row in rows[2:]}
+    assert len(rows) == len(GOALS)
+    greedy = "14.0 (12.0 to 16.0)<br>15.0 (13.0 to 17.0) greedy"
+    others = ["21.0 (20.0 to 22.0)", "30.0 (29.0 to 31.0)"]
+    assert rows["made clips, unseen sentences: WER"] == ["5", "≤ 12 %", "≤ 8 %", greedy, "**no**", *others]
+    sounds = rows["single sounds named"]
+    assert sounds[1:3] == ["≥ 82 %", "≥ 88 %"] and sounds[4] == "**no**" and sounds[6] == "90.0 (80.0 to 100.0)"
+    stories = rows["stories told after activation tuning"]
+    assert stories[3:5] == ["90.0 (80.0 to 100.0)", "**yes**"]
+    change = rows["WER after activation tuning, as a multiple of before"]
+    assert change == ["5", "≤ 1.1 times", "–", "1.29", "**no**", "–", "–"]
+    assert rows["recorded prompts of one woman, kept apart: WER"][3:] == ["–", "not measured", "–", "–"]
+
+
+def test_steps_stand_with_their_times_and_commands(report):
+    text = report.read_text().partition("## How it was made")[2]
+    assert "| beats | BEATs | 2 h 00 min | 3 h 53 min | 3 |" in text
+    assert "| **all** |  | 2 h 01 min | 3 h 55 min |  |" in text
+    assert "# clips\nsalmonn nano make a\n# beats\nsalmonn b\nsalmonn c\n" in text
 
 
 def test_pictures_are_small_and_all_shown(report):
@@ -202,7 +252,7 @@ def test_what_is_missing_is_named(runs, tmp_path, undrawn):
     (tmp_path / "images/nano/sweep.png").write_bytes(b"of another run")
     for folder in ("sweep", "evaluate/activate", "connectors/linear", "long/seg"):
         shutil.rmtree(runs / folder)
-    assert main([str(runs), "--output", str(tmp_path)]) == 0
+    assert main(["nano", "report", str(runs), "--output", str(tmp_path)]) == 0
     text = (tmp_path / "nano.md").read_text()
     missing = text.partition("## Not measured")[2]
     for line in (
@@ -259,6 +309,8 @@ def spoil_digest(results):
         ("alignment/run.json", lambda r: r.update(command="salmonn"), "`command` must be a list of words"),
         ("beats/scores.json", lambda r: r["top1"]["sound"].pop("accuracy"), "malformed: there is no 'accuracy'"),
         ("commands.json", lambda r: r.update(sweep=["salmonn"]), "object of commands as strings"),
+        ("steps.json", lambda r: r[0].pop("wall"), "malformed: there is no 'wall'"),
+        ("steps.json", lambda r: r[0].update(cpu="much"), "`cpu` must be a finite number, got 'much'"),
     ],
 )
 def test_malformed_files_are_refused(runs, tmp_path, undrawn, file, change, message):
@@ -268,18 +320,18 @@ def test_malformed_files_are_refused(runs, tmp_path, undrawn, file, change, mess
     assert not (tmp_path / "nano.md").exists()
 
 
-def test_wrong_folders_are_refused(runs, tmp_path, undrawn, caplog):
+def test_wrong_folders_are_refused(runs, tmp_path, undrawn, capsys):
     (runs / "sweep/sweep_lora.json").write_text("{")
     with pytest.raises(ValueError, match=r"sweep_lora\.json must be JSON"):
         write_report(runs, tmp_path)
     (runs / "evaluate/intruct").mkdir()
-    with pytest.raises(ValueError, match="must hold instruct, activate, .* only, got intruct"):
+    with pytest.raises(ValueError, match="must hold instruct, instruct_greedy, .* only, got intruct"):
         Runs(runs)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="at least one run, got .*empty"):
         write_report(tmp_path / "empty", tmp_path)
-    assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 2
-    assert "`runs` must be a folder" in caplog.text
+    assert main(["nano", "report", str(tmp_path / "nowhere")]) == 2
+    assert "`runs` must be a folder" in capsys.readouterr().err
 
 
 def score(value, half=None, higher=True):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_training import small_model, small_processor, tones
 
-from nano_salmonn.silence_beats import main, silence_beats
+from nano_salmonn.silence_beats import silence_beats
 from training_salmonn.stages import load_adapter_weights
 
 
@@ -38,8 +38,8 @@ def test_only_whisper_is_heard(adapter, tmp_path):
     assert not torch.allclose(encode(silenced, 1.0), encode(adapter, 1.0), atol=1e-3)
 
 
-def test_what_is_no_adapter_with_beats_is_refused(adapter, tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "new")]) == 2
-    assert "adapter_model.safetensors" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="new folder"):
-        silence_beats(adapter, tmp_path)
+def test_what_is_no_adapter_with_beats_is_refused(adapter, tmp_path):
+    with pytest.raises(ValueError, match="must be a folder with adapter_model.safetensors"):
+        silence_beats(tmp_path, tmp_path / "new")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        silence_beats(adapter, adapter)

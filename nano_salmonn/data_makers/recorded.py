@@ -1,0 +1,215 @@
+# Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""
+The maker of recorded speech: what people said before a microphone, with transcripts.
+
+| source | who | prompts | split |
+| --- | --- | --- | --- |
+| `asterisk-core-sounds-en-wav` | a woman, Allison Smith, 8 kHz, an announcer of telephone systems | 500 | half for testing, a tenth for validation |
+| `tuxpaint-stamps-default` | a speaker of names of animals | 65 | training |
+| `pocketsphinx-testdata` | a reader of LibriVox | 5 | a test of their own, `test_read` |
+
+Which split a prompt belongs to follows from its words alone. Clips for training are of one prompt or of some in a row,
+by the speaker or by others that [`speakers`] makes of her, through a [`channel`]; those of the other splits are single
+prompts as they were recorded, each once.
+"""
+
+import gzip
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from data_salmonn.audio import SAMPLING_RATE
+from nano_salmonn.data_makers.channels import draw_channel, pass_through
+from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
+from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
+from nano_salmonn.data_makers.speakers import change_speaker, persona
+from nano_salmonn.data_makers.texts import TEST_RECORDINGS, read_test_recordings
+
+
+ANNOUNCER = DebianPackage(
+    "asterisk-core-sounds-en-wav", "announcements of a telephone system", "CC-BY-SA-3.0", "Allison Smith, Digium"
+)
+ANNOUNCER_TEXTS = DebianPackage(
+    "asterisk-core-sounds-en", "transcripts of the announcements", "CC-BY-SA-3.0", "Allison Smith, Digium"
+)
+STAMPS = DebianPackage("tuxpaint-stamps-default", "spoken names of animals", "GPL-2", "Bill Kendrick and contributors")
+PACKAGES = (ANNOUNCER, ANNOUNCER_TEXTS, STAMPS, TEST_RECORDINGS)
+SPLITS = ("train", "validation", "test", "test_read")
+TEST_PERCENT, VALIDATION_PERCENT = 50, 10
+
+SPEAKERS = 40  # made of the one speaker of a source
+OWN_VOICE = 0.4  # share of training clips by the speaker herself
+IN_A_ROW = {1: 0.6, 2: 0.25, 3: 0.15}  # prompts in a training clip: share of the clips
+LONGEST_ROW, LONGEST_PROMPT = 25, 70  # words of prompts in a row, and of one: clips stay below 28 s
+PAUSES = (0.1, 0.7)  # seconds between prompts, and at both ends
+
+_DIGITS = "zero one two three four five six seven eight nine".split()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A recording, by its package and path, with its words in lower case."""
+
+    source: str
+    text: str
+    speaker: str
+    gender: str
+    only: str | None = None
+
+    @property
+    def split(self) -> str:
+        """The split that it is for."""
+        if self.only is not None:
+            return self.only
+        percent = int(hashlib.sha256(f"prompt {self.text}".encode()).hexdigest(), 16) % 100
+        if percent < TEST_PERCENT:
+            return "test"
+        return "validation" if percent < TEST_PERCENT + VALIDATION_PERCENT else "train"
+
+
+def make_recorded(folder: str | Path, split: str, count: int, seed: int = 0, workers: int | None = None) -> Path:
+    """
+    Makes `count` clips of a split in `folder`; returns the path of `clips.jsonl`.
+
+    Raises `ValueError` if there is no such split, or if `validation` or `test` has not that many prompts.
+    """
+    return write_clips(folder, plan_recorded(split, count, seed), render_recorded, workers)
+
+
+def plan_recorded(split: str, count: int, seed: int = 0) -> list[dict]:
+    """Which prompts are heard by whom: a row a clip."""
+    check_count(count)
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {SPLITS}, got {split!r}.")
+    rng = random.Random(f"recorded {split} {seed}")
+    prompts = [prompt for prompt in read_prompts() if prompt.split == split]
+    if split != "train":
+        if count > len(prompts):
+            raise ValueError(f"`count` must be at most {len(prompts)} for {split}, got {count}.")
+        chosen = [[prompt] for prompt in rng.sample(prompts, count)]
+    else:
+        chosen = [_draw_prompts(prompts, rng) for _ in range(count)]
+    return [_plan_clip(f"recorded-{split}-{number:06d}", seed, own, split, rng) for number, own in enumerate(chosen)]
+
+
+def _draw_prompts(prompts: list[Prompt], rng: random.Random) -> list[Prompt]:
+    first = rng.choice(prompts)
+    number = rng.choices(list(IN_A_ROW), list(IN_A_ROW.values()))[0]
+    chosen = [first]
+    for prompt in rng.sample(prompts, len(prompts)):
+        words = sum(len(other.text.split()) for other in (*chosen, prompt))
+        if len(chosen) < number and prompt.speaker == first.speaker and prompt != first and words <= LONGEST_ROW:
+            chosen.append(prompt)
+    return chosen
+
+
+def _plan_clip(name: str, seed: int, prompts: list[Prompt], split: str, rng: random.Random) -> dict:
+    train = split == "train"
+    number = rng.randint(1, SPEAKERS) if train and rng.random() >= OWN_VOICE else 0
+    speaker = prompts[0].speaker
+    return {
+        "id": name,
+        "kind": "speech",
+        "seed": seed,
+        "text": " ".join(prompt.text for prompt in prompts),
+        "speaker": f"{speaker}#{number}" if number else speaker,
+        **({} if number else {"gender": prompts[0].gender}),
+        "sources": [prompt.source for prompt in prompts],
+        "rate": round(rng.uniform(0.9, 1.12), 3) if train else 1.0,
+        "channel": draw_channel(rng, with_background=False) if train else [],
+    }
+
+
+def render_recorded(row: dict) -> np.ndarray:
+    """The samples of a row of [`plan_recorded`], `(samples,)`, 16 kHz."""
+    rng = row_rng(row)
+    if "-train-" not in row["id"]:
+        return read_recording(row["sources"][0])
+    voice, _, number = row["speaker"].partition("#")
+    parts = []
+    for source in row["sources"]:
+        parts += [pause(rng), read_recording(source)]
+    parts.append(pause(rng))
+    samples = change_speaker(np.concatenate(parts), persona(voice, int(number or 0)), row["rate"])
+    return pass_through(samples, row["channel"], rng)
+
+
+def pause(rng: random.Random) -> np.ndarray:
+    """The silence before, between or after prompts."""
+    return np.zeros(round(rng.uniform(*PAUSES) * SAMPLING_RATE), dtype=np.float32)
+
+
+@cache
+def read_prompts() -> tuple[Prompt, ...]:
+    """Every prompt that can be used, each text once, in a fixed order."""
+    found: dict[str, Prompt] = {}
+    for prompt in (*_read_announcements(), *_read_stamps(), *_read_novel()):
+        found.setdefault(prompt.text, prompt)
+    return tuple(found.values())
+
+
+def _read_announcements() -> Iterator[Prompt]:
+    root = "usr/share/asterisk/sounds/en_US_f_Allison"
+    folder = fetch_package(ANNOUNCER)
+    listed = fetch_package(ANNOUNCER_TEXTS) / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+    for line in gzip.decompress(listed.read_bytes()).decode().splitlines():
+        name, colon, written = line.partition(":")
+        text = spell_prompt(written)
+        # single letters are heard by their names, and written as such nowhere
+        if (
+            colon
+            and 0 < len(text.split()) <= LONGEST_PROMPT
+            and not name.startswith("letters/")
+            and (folder / root / f"{name}.wav").is_file()
+        ):
+            yield Prompt(f"{ANNOUNCER.name}/{root}/{name}.wav", text, "allison", "woman")
+
+
+def _read_stamps() -> Iterator[Prompt]:
+    folder = fetch_package(STAMPS)
+    for file in sorted((folder / "usr/share/tuxpaint/stamps").rglob("*_desc.ogg")):
+        written = file.with_name(file.name.replace("_desc.ogg", ".txt"))
+        if written.is_file():
+            text = spell_prompt(written.read_text(encoding="utf-8").splitlines()[0])
+            if text:
+                source = f"{STAMPS.name}/{file.relative_to(folder).as_posix()}"
+                yield Prompt(source, text, "stamps", "", only="train")
+
+
+def _read_novel() -> Iterator[Prompt]:
+    folder = fetch_package(TEST_RECORDINGS)
+    for file, text in read_test_recordings().items():
+        yield Prompt(
+            f"{TEST_RECORDINGS.name}/{file.relative_to(folder).as_posix()}", text, "librivox", "", "test_read"
+        )
+
+
+def spell_prompt(written: str) -> str:
+    """
+    The words of a transcript as they are trained: lower case, no punctuation, digits by name. Nothing for one that
+    describes a sound, or whose words are not clear.
+
+    >>> spell_prompt("Press 1, then press 0.")
+    'press one then press zero'
+    """
+    if re.search(r"[\[\]*@#<>{}()/&]|\d\d|[A-Z]{2,}|\b[b-hj-zB-HJ-Z]\b", written):
+        return ""
+    written = re.sub(r"\d", lambda digit: f" {_DIGITS[int(digit.group())]} ", written)
+    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", written.lower().replace("\u2019", "'")))
+
+
+@cache
+def read_recording(source: str) -> np.ndarray:
+    """Samples `(samples,)` of a prompt, 16 kHz, float32, read once a process."""
+    name, path = source.split("/", maxsplit=1)
+    package = next(package for package in PACKAGES if package.name == name)
+    samples, rate = soundfile.read(fetch_package(package) / path, dtype="float32", always_2d=True)
+    return soxr.resample(samples.mean(axis=1), rate, SAMPLING_RATE).astype(np.float32)
