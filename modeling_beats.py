@@ -106,7 +106,8 @@ class BeatsRelativePositionBias(nn.Embedding):
         # up once and their windows copied, from the last query to the first.
         relative_position = torch.arange(1 - sequence_length, sequence_length, device=self.weight.device)
         bucket = relative_position_buckets(relative_position, self.num_embeddings, self.max_distance)
-        bias = super().forward(bucket).transpose(0, 1)
+        # contiguous: every layer reads all of it, row by row
+        bias = super().forward(bucket).transpose(0, 1).contiguous()
         # CODEPATH: compiled and exported programs look every pair up: ONNX has no operation for overlapping windows
         if torch.compiler.is_compiling():
             positions = torch.arange(sequence_length, device=bias.device)
@@ -169,9 +170,11 @@ class BeatsAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        # one after the other: engines would fuse three calls and share out their heads, but not the constants of each head
+        query_states, key_states, value_states = [
+            projection(hidden_states).view(hidden_shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        ]
 
         # The largest tensor of the model: written in a single pass, gate and padding together.
         gate = self.position_gate(query_states)

@@ -63,6 +63,7 @@ class Embedder:
         self,
         clips: Iterable[Clip | Any],
         window: float = 10.0,
+        hop: float | None = None,
         frames: bool = False,
         batch_size: int = 8,
         read: Callable[[Any], np.ndarray] = read_audio,
@@ -72,18 +73,20 @@ class Embedder:
 
         Args:
             clips: audio, each a path, an array of 16 kHz, or whatever `read` takes, or a [`Clip`] with a name.
-            window: seconds that the model hears at a time, in windows side by side.
+            window: seconds that the model hears at a time.
+            hop: seconds from one window to the next, by default side by side. Where windows overlap, each 0.16 s is taken
+                from the one in whose middle it stands nearest.
             frames: whether there is a vector for each 0.16 s, rather than their mean.
             batch_size: windows at a time.
             read: what gives the samples of a clip.
         """
-        length = self.columns.from_seconds("window", window)
+        length, step = self.columns.window_and_hop(window, hop)
         clips = as_clips(clips)
         check_lengths(clips, self.columns)
         compute = self._frames if frames else self._sums
 
         def cut(num_columns: int) -> list[Window]:
-            return cut_windows(num_columns, length, length)
+            return cut_windows(num_columns, length, step)
 
         for done in run_windows(clips, self.columns, cut, compute, batch_size, read):
             if frames:
@@ -99,9 +102,9 @@ class Embedder:
 
     @torch.no_grad()
     def _frames(self, features, windows: list[Window]) -> Iterable[np.ndarray]:
-        """The columns that are new in each window, `(layers, columns, width)`, the mean over the bands of each."""
+        """The columns that are taken from each window, `(layers, columns, width)`, the mean over the bands of each."""
         states = self.model(**features.to(self.model.device), output_hidden_states=True).hidden_states
         bands = self.model.config.num_patch_bands
         means = torch.stack([mean_over_bands(states[layer], bands) for layer in self.layers], dim=1)
         for row, window in zip(means, windows):
-            yield row[:, window.new - window.first : window.columns].cpu().numpy()
+            yield row[:, window.own].cpu().numpy()

@@ -101,16 +101,14 @@ class Tagger:
         Args:
             clips: audio, each a path, an array of 16 kHz, or whatever `read` takes, or a [`Clip`] with a name.
             window: seconds that the model hears at a time.
-            hop: seconds from one window to the next; half a window unless given.
-            frames: whether there is a score for each 0.16 s, from windows side by side, rather than one for each window.
+            hop: seconds from one window to the next; half a window unless given, and for frames a whole one.
+            frames: whether there is a score for each 0.16 s, from the window in whose middle it stands nearest, rather than one
+                for each window.
             batch_size: windows at a time.
             read: what gives the samples of a clip.
         """
-        hop = window / 2 if hop is None else hop
-        length = self.columns.from_seconds("window", window)
-        step = length if frames else self.columns.from_seconds("hop", hop)
-        if step > length:
-            raise ValueError(f"`hop` must not be longer than `window`, {window:g} seconds, got {hop:g}.")
+        hop = window / 2 if hop is None and not frames else hop
+        length, step = self.columns.window_and_hop(window, hop)
         clips = as_clips(clips)
         check_lengths(clips, self.columns)
 
@@ -121,8 +119,7 @@ class Tagger:
             windows, seconds = done.windows, done.num_samples / self.columns.extractor.sampling_rate
             of_windows = np.stack([score for score, _ in done.results])
             if frames:
-                parts = [each[window.new - window.first :] for window, (_, each) in zip(windows, done.results)]
-                scores = np.concatenate(parts)
+                scores = np.concatenate([each[window.own] for window, (_, each) in zip(windows, done.results)])
                 starts = np.arange(len(scores))
                 ends = starts + 1
             else:

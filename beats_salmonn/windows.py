@@ -9,6 +9,7 @@ know nothing of their neighbours, so that a window of a clip has exactly the col
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,24 @@ def as_clips(clips: Iterable[Any]) -> list[Clip]:
 
 @dataclass(frozen=True)
 class Window:
-    """`columns` columns from `first` on. Those before `new` were in the window before, too."""
+    """
+    `columns` columns from `first` on. Of columns that are in several windows, `start` to `stop` are taken from this one: where
+    two overlap, each has the half that is nearer to its middle.
+    """
 
     first: int
     columns: int
-    new: int
+    start: int
+    stop: int
 
     @property
     def end(self) -> int:
         return self.first + self.columns
+
+    @property
+    def own(self) -> slice:
+        """The columns that are taken from this window, counted from its first one."""
+        return slice(self.start - self.first, self.stop - self.first)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,17 @@ class Columns:
             raise ValueError(f"`{name}` must be at least {self.shortest:.3f} seconds, got {seconds:g}.")
         return columns
 
+    def window_and_hop(self, window: float, hop: float | None) -> tuple[int, int]:
+        """
+        Both as numbers of columns; windows lie side by side where there is no `hop`. Raises `ValueError` if one is shorter than a
+        column, or if columns would be left out between windows.
+        """
+        length = self.from_seconds("window", window)
+        step = length if hop is None else self.from_seconds("hop", hop)
+        if step > length:
+            raise ValueError(f"`hop` must not be longer than `window`, {window:g} seconds, got {hop:g}.")
+        return length, step
+
     @property
     def shortest(self) -> float:
         """Seconds of the shortest clip that has a column."""
@@ -98,12 +119,12 @@ def cut_windows(num_columns: int, window: int, hop: int) -> list[Window]:
     clip that is shorter is one window.
     """
     if num_columns <= window:
-        return [Window(0, num_columns, 0)]
+        return [Window(0, num_columns, 0, num_columns)]
     firsts = list(range(0, num_columns - window + 1, hop))
     if firsts[-1] + window < num_columns:
         firsts.append(num_columns - window)
-    ends = [0, *(first + window for first in firsts)]
-    return [Window(first, window, end) for first, end in zip(firsts, ends)]
+    halves = [(first + window + following + 1) // 2 for first, following in pairwise(firsts)]
+    return [Window(first, window, *own) for first, own in zip(firsts, pairwise([0, *halves, num_columns]))]
 
 
 @dataclass

@@ -111,7 +111,7 @@ def main() -> None:
 
     if options.model is not None:
         from cli_salmonn.inference import Listener, load
-        from cli_salmonn.transcripts import join
+        from data_salmonn.transcripts import join
 
         listener = Listener(*load(options.model))
         texts = [join(listener.transcribe(clip)) for _, clip in tqdm(noises, desc="Transcribing", disable=None)]

@@ -18,7 +18,7 @@ from cli_salmonn.commands import (
     positive_integer,
     real_number,
 )
-from cli_salmonn.transcripts import FORMATS, format_segments, join
+from data_salmonn.transcripts import FORMATS, format_segments, join
 
 
 EXAMPLES = """\

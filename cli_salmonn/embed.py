@@ -13,6 +13,7 @@ examples:
   salmonn embed recordings/ --model ./beats --output embeddings.npz
   salmonn embed recordings/ --model ./salmonn-13b --layers 6 12 --output embeddings.npz
   salmonn embed "recordings/**/*.flac" --model ./beats --frames --layers 12 --output frames
+  salmonn embed lecture.mp3 --model ./beats --frames --window 10 --hop 5 --output frames
 
 embeddings.npz has `audio` (clips,), `layers` (layers,) and `embeddings` (clips, layers, width): the mean of each clip over
 time. With --frames, OUT is a folder with a file for each clip: `layers`, `times` (frames,) in seconds, and `embeddings`
@@ -31,6 +32,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--frames", action="store_true", help="all frames, not their mean")
     parser.add_argument(
         "--window", type=real_number(0.025), default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
+    )
+    parser.add_argument(
+        "--hop", type=real_number(0.01), metavar="S", help="seconds from window to window (default: a whole window)"
     )
 
 
@@ -102,6 +106,6 @@ def _embed(clips, options: argparse.Namespace):
 
     embedder = Embedder(options.model, choose_device(options.device), options.layers)
     named = [Clip(clip.name, clip.path) for clip in clips]
-    found = embedder.embed(named, options.window, options.frames, options.batch_size, read_clip)
+    found = embedder.embed(named, options.window, options.hop, options.frames, options.batch_size, read_clip)
     hidden = True if len(clips) == 1 else None  # or else if stderr is no terminal
     return embedder, tqdm(found, "Embedding", len(clips), unit="clip", leave=False, disable=hidden)

@@ -32,11 +32,13 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--window", type=real_number(0.025), default=10.0, metavar="S", help="seconds heard at a time (default: 10)"
     )
-    when = parser.add_mutually_exclusive_group()
-    when.add_argument(
-        "--hop", type=real_number(0.01), metavar="S", help="seconds from window to window (default: half a window)"
+    parser.add_argument(
+        "--hop",
+        type=real_number(0.01),
+        metavar="S",
+        help="seconds from window to window (default: half a window, with --frames a whole one)",
     )
-    when.add_argument("--frames", action="store_true", help="a score for each 0.16 s, from windows side by side")
+    parser.add_argument("--frames", action="store_true", help="a score for each 0.16 s")
     parser.add_argument(
         "--top", type=positive_integer, default=5, metavar="N", help="tags of a clip, at most (default: 5)"
     )

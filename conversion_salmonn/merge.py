@@ -5,9 +5,13 @@ model's own. Such a folder needs no PEFT, and engines that know no adapters serv
 
     salmonn merge ./base OUT --adapter runs/instruct/adapter
 
+With `keep_lora` LoRA stays what it is, in `OUT/lora`, for engines that add it themselves: they have adapters of linear layers
+only, and connector and norms of the adapter are those of the model all the same.
+
 `lora_scale` is gone with LoRA. What is merged cannot be taken apart again: keep the adapter.
 """
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -15,15 +19,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import PeftType
+from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM
 
+from base_weights_salmonn import BASE_WEIGHTS, read_adapter
 from conversion_salmonn.checkpoint_io import output_folder
-from conversion_salmonn.loading import choose_device, load_with_adapter
+from conversion_salmonn.folders import ADAPTER_FILES
+from conversion_salmonn.loading import attach_adapter, choose_device, load_with_adapter
 from conversion_salmonn.parts import parse_dtype, save_all
+from data_salmonn.files import write_json
+from data_salmonn.json_text import read_object
 
 
 logger = logging.getLogger(__name__)
 
+LORA = "lora"  # the folder of what is kept of an adapter
 CHECKED_TOKENS = 32
 CHECKED_QUESTIONS = (None, "Describe the audio.")
 
@@ -36,6 +46,7 @@ def merge(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     overwrite: bool = False,
+    keep_lora: bool = False,
 ) -> Path:
     """
     Writes a model with its adapter merged, its processor and its generation settings to the folder `output`, and checks
@@ -48,6 +59,7 @@ def merge(
         dtype (`str` or `torch.dtype`, *optional*): of all weights. Unless given, the base model keeps its own.
         device (`str`, *optional*): where to compute. Unless given, a GPU if there is one.
         overwrite (`bool`): replace what is in `output`.
+        keep_lora (`bool`): merge connector and norms only, and write LoRA to `output/lora`, an adapter of the model.
 
     Returns:
         `Path`: `output`.
@@ -59,20 +71,27 @@ def merge(
     dtype, device = parse_dtype(dtype), choose_device(device)
     with output_folder(output, overwrite) as folder:
         loaded, processor = load_with_adapter(model, adapter, dtype or "auto")
-        check_mergeable(loaded, model)
+        check_mergeable(loaded, model, keep_lora)
         saved_dtype = dtype or loaded.dtype
         loaded = loaded.to(device)
         expected = answer_ids(loaded, processor)
-        loaded.merge_and_unload()
+        if keep_lora:
+            save_lora(loaded, folder / LORA)
+            with loaded._scale_lora(0):  # what is merged is zero, and weights are as they were
+                loaded.merge_and_unload()
+        else:
+            loaded.merge_and_unload()
         save_all(loaded.to(saved_dtype), processor, folder, saved_dtype)
         del loaded  # before it is in memory a second time
         merged = AutoModelForMultimodalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+        if keep_lora:
+            attach_adapter(merged, folder / LORA)
         _check_answers(expected, answer_ids(merged, processor), saved_dtype)
     return Path(output)
 
 
-def check_mergeable(model, name: str | os.PathLike) -> None:
-    """Raises `ValueError` unless `model` has a LoRA adapter on weights that it can be added to."""
+def check_mergeable(model, name: str | os.PathLike, keep_lora: bool = False) -> None:
+    """Raises `ValueError` unless `model` has a LoRA adapter on weights that it can be added to, or kept apart from."""
     if not model._hf_peft_config_loaded:
         raise ValueError(f"`model` {name} has no adapter to merge, and `adapter` names none.")
     if getattr(model, "is_quantized", False):
@@ -82,6 +101,19 @@ def check_mergeable(model, name: str | os.PathLike) -> None:
             raise ValueError(f"`adapter` must be LoRA to be merged, got {config.peft_type.value}.")
     if len(model.peft_config) != 1:
         raise ValueError(f"`model` must have one adapter to be merged, got {', '.join(model.peft_config)}.")
+    if keep_lora and next(iter(model.peft_config.values())).use_dora:
+        raise ValueError("`keep_lora` must be left out for DoRA, which belongs to the weights that it was trained on.")
+
+
+def save_lora(model, folder: Path) -> None:
+    """Writes LoRA of a model's adapter, without the modules that were trained as a whole, to a new folder, as PEFT does."""
+    settings_file, weights_file = (folder / name for name in ADAPTER_FILES)
+    folder.mkdir()
+    model._save_adapter(folder, model.state_dict(), adapter_only=True, repo_id=None)
+    tensors, recorded = read_adapter(folder)
+    lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    save_file(lora, weights_file, metadata={"format": "pt", BASE_WEIGHTS: json.dumps(recorded)})
+    write_json(settings_file, read_object(settings_file) | {"modules_to_save": None, "base_model_name_or_path": None})
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from data_salmonn.extras import needs_extra
 from serving_salmonn.answerers import Answerer, Settings, VllmAnswerer, answer_batch
-from serving_salmonn.requests import check_merged
+from serving_salmonn.requests import check_merged, longest_piece
 
 
 class Engine(ABC):
@@ -33,9 +33,9 @@ class Engine(ABC):
 
     @property
     def piece_seconds(self) -> float:
-        """The longest that counts as one piece in a batch."""
+        """The longest that counts as one piece in a batch: a piece of a transcription, or else a segment."""
         extractor = self.processor.feature_extractor
-        return min(extractor.max_audio_seconds or extractor.chunk_length, extractor.chunk_length)
+        return longest_piece(extractor) or extractor.chunk_length
 
     @abstractmethod
     def answer(self, batches: Iterable[Sequence]) -> Iterator[list[dict]]:

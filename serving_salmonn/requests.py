@@ -23,14 +23,13 @@ def check_placeholders(placeholders: int, clips: int) -> None:
         )
 
 
-def longest_piece(extractor) -> int | None:
+def longest_piece(extractor) -> float | None:
     """
-    The longest piece, in whole seconds, in which recordings are transcribed by a model with this feature extractor; `None`
-    if it reads recordings whole.
+    The longest piece, in seconds, in which recordings are transcribed by a model with this feature extractor; `None` if it
+    reads recordings whole.
     """
-    return (
-        None if extractor.max_audio_seconds is None else min(int(extractor.max_audio_seconds), extractor.chunk_length)
-    )
+    longest = extractor.max_audio_seconds
+    return None if longest is None else min(longest, extractor.chunk_length)
 
 
 def profiled_segments(config, max_tokens: int, clips: int) -> int:

@@ -106,6 +106,7 @@ class VllmSalmonn(TransformersMultiModalForCausalLM, SupportsTranscription):
         """Recordings are cut, as elsewhere in this project, where the last third of a piece is quietest."""
         extractor = cached_processor_from_config(model_config).feature_extractor
         longest = longest_piece(extractor)
+        longest = None if longest is None else max(int(longest), 1)  # vLLM counts whole seconds
         return SpeechToTextConfig(
             sample_rate=extractor.sampling_rate,
             max_audio_clip_s=longest,

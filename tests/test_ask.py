@@ -19,8 +19,8 @@ from cli_salmonn import audio_files, inference, spool
 from cli_salmonn.main import build_parser, main
 from cli_salmonn.sources import find_sources
 from cli_salmonn.streaming import AnswerStreamer
-from cli_salmonn.transcripts import Segment, format_segments, join
 from conversion_salmonn.head_masks import load_head_mask
+from data_salmonn.transcripts import Segment, format_segments, join
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 

@@ -107,14 +107,21 @@ def test_released_files_and_folders_of_them(models):
         (5, 5, 5, [(0, 5)]),
         (12, 5, 5, [(0, 5), (5, 5), (7, 5)]),
         (10, 5, 2, [(0, 5), (2, 5), (4, 5), (5, 5)]),
-        (10, 4, 6, [(0, 4), (6, 4)]),
+        (11, 4, 4, [(0, 4), (4, 4), (7, 4)]),
     ],
 )
 def test_windows(columns, window, hop, expected):
     windows = cut_windows(columns, window, hop)
     assert [(each.first, each.columns) for each in windows] == expected
     assert windows[-1].end == columns
-    assert [each.new for each in windows] == [0, *(each.end for each in windows[:-1])]
+    # each column is taken from one window, of those in whose middle it stands nearest
+    found = [
+        (number, column) for number, each in enumerate(windows) for column in range(each.first, each.end)[each.own]
+    ]
+    assert [column for _, column in found] == list(range(columns))
+    for number, column in found:
+        distances = [abs(each.first + (each.columns - 1) / 2 - column) for each in windows]
+        assert distances[number] == min(distances)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -153,15 +160,15 @@ def test_tags_by_frames(capsys):
     starts = [float(row["start"]) for row in rows if row["label"] == labels[0]]
     assert len(labels) == 2 and starts == pytest.approx([round(COLUMN * n, 3) for n in range(31)])
 
-    # the last window reaches back to be whole, and has those columns only that no window had before it
+    # the last window reaches back to be whole: what it shares with the one before is parted in the middle
     model, extractor = load_beats(FINE_TUNED)
     found = []
-    for first, new in ((0, 0), (12, 12), (19, 24)):
+    for first, start, stop in ((0, 0, 12), (12, 12, 22), (19, 22, 31)):
         part = read_audio("clips/long.wav")[first * 2560 : (first + 12) * 2560 + 240]
         with torch.no_grad():
             states = model.beats(**extractor(part, sampling_rate=16000, return_tensors="pt")).last_hidden_state
             logits = model.classifier(states).reshape(12, 8, -1).mean(dim=1)
-        found.append(logits[new - first :].sigmoid())
+        found.append(logits[start - first : stop - first].sigmoid())
     index = model.config.label2id[labels[0]]
     expected = torch.cat(found)[:, index].tolist()
     assert [float(row["score"]) for row in rows if row["label"] == labels[0]] == pytest.approx(expected, abs=2e-5)
@@ -253,9 +260,16 @@ def test_embeddings_are_means_of_hidden_states(models, capsys, batch_size):
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
 
-def test_long_clips_are_embedded_in_windows(capsys):
-    """Every column once: 31 of them in windows of 12, the last of which has 7 new ones."""
-    command = ("embed", "clips/long.wav", "--model", SELF_SUPERVISED, "--window", 2, "--layers", 2, 0)
+@pytest.mark.parametrize(
+    ("hop", "windows"),
+    [
+        ((), ((0, 0, 12), (12, 12, 22), (19, 22, 31))),
+        (("--hop", 1), ((0, 0, 9), (6, 9, 15), (12, 15, 21), (18, 21, 25), (19, 25, 31))),
+    ],
+)
+def test_long_clips_are_embedded_in_windows(capsys, hop, windows):
+    """Every column once: 31 of them in windows of 12, which part in the middle what they share."""
+    command = ("embed", "clips/long.wav", "--model", SELF_SUPERVISED, "--window", 2, "--layers", 2, 0, *hop)
     run(capsys, *command, "--frames", "--output", "frames")
     run(capsys, *command, "--output", "mean.npz")
     with np.load("frames/long.wav.npz") as file:
@@ -263,8 +277,8 @@ def test_long_clips_are_embedded_in_windows(capsys):
         assert file["layers"].tolist() == [2, 0] and str(file["audio"]) == "clips/long.wav"
     beats, samples = load_beats(SELF_SUPERVISED), read_audio("clips/long.wav")
     parts = [
-        states_of(*beats, samples[first * 2560 : (first + 12) * 2560 + 240])[:, new - first :]
-        for first, new in ((0, 0), (12, 12), (19, 24))
+        states_of(*beats, samples[first * 2560 : (first + 12) * 2560 + 240])[:, start - first : stop - first]
+        for first, start, stop in windows
     ]
     expected = torch.cat(parts, dim=1)[[2, 0]]
     torch.testing.assert_close(torch.from_numpy(frames), expected, atol=1e-4, rtol=1e-4)
@@ -282,6 +296,10 @@ def test_wrong_embeddings_are_one_line(models, capsys):
         (["--output", "gone/e.npz"], "there is no folder gone"),
         (["--output", "clips", "--frames"], "exists and is not empty"),
         (["--output", "e.npz", "--layers", "3"], "`layers` must be from 0 to 2"),
+        (
+            ["--output", "e.npz", "--window", "2", "--hop", "3"],
+            "`hop` must not be longer than `window`, 2 seconds, got 3",
+        ),
         (["--output", "e.npz", "--model", models / "deaf"], "is a SALMONN without BEATs"),
         (["--output", "e.npz", "short.wav"], "must last at least 0.175 s"),
         (["--output", "e", "--frames", "long.wav"], "several clips that would be written to long.wav.npz"),

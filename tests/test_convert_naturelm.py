@@ -64,6 +64,7 @@ def test_embeddings_logits_and_answers_are_those_of_its_own_code(folder, tmp_pat
     processor.save_pretrained(tmp_path / "again")
     model, processor = load(tmp_path / "again")
     assert torch.equal(model(**ask(processor)).logits[0, -20:], logits)
+    assert model.generate(**inputs, **settings)[0, inputs["input_ids"].shape[1] :].tolist() == EXPECTED["ids"].tolist()
 
 
 def test_the_folder_is_as_it_should_be(folder):

@@ -2,6 +2,7 @@
 """What engines are given: clips of any number of segments, a row each, and the plugin of vLLM as far as it needs no vLLM."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -17,6 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cli_salmonn.main import build_parser
 from serving_salmonn import vllm_plugin
+from serving_salmonn.answerers import Settings
+from serving_salmonn.engines import TransformersEngine
 from serving_salmonn.requests import check_placeholders, longest_piece, profiled_segments
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor
 
@@ -97,10 +100,17 @@ def test_placeholders_are_as_many_as_clips():
         check_placeholders(2, 1)
 
 
-@pytest.mark.parametrize(("longest", "expected"), [(30, 4), (2.5, 2), (None, None)])
+@pytest.mark.parametrize(("longest", "expected"), [(30, 4), (2.5, 2.5), (None, None)])
 def test_pieces_of_recordings(longest, expected):
     config = tiny_config(segment_seconds=4, max_audio_seconds=longest)
     assert longest_piece(tiny_processor(config).feature_extractor) == expected
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(30, 4), (2.5, 2.5), (None, 4)])
+def test_pieces_that_fill_batches(longest, expected, tmp_path):
+    config = tiny_config(segment_seconds=4, max_audio_seconds=longest)
+    tiny_processor(config).save_pretrained(tmp_path)
+    assert TransformersEngine(Settings(str(tmp_path))).piece_seconds == expected
 
 
 def test_memory_is_measured_by_what_encoders_read_at_once():
@@ -142,6 +152,8 @@ def test_examples_ask_for_the_same_server():
     for arguments in (service["command"], container["args"]):
         assert not arguments[0].startswith("-") and all(word.startswith("--") for word in arguments[1:])
         assert {"--served-model-name=salmonn", "--dtype=bfloat16", "--max-model-len=4096"} <= set(arguments)
+        (middleware,) = (word.partition("=")[2] for word in arguments if word.startswith("--middleware="))
+        assert hasattr(importlib.import_module(middleware.rpartition(".")[0]), middleware.rpartition(".")[2])
     assert json.loads(service["command"][-1].partition("=")[2]) == {"audio": 4}
     assert front["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
     mounts = {mount["name"] for mount in container["volumeMounts"]}

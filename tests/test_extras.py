@@ -27,7 +27,9 @@ BROUGHT_BY = {
     "pyarrow": "datasets",
     "markupsafe": "jinja2",
     "regex": "transformers",
+    "starlette": "vllm",
     "tokenizers": "transformers",
+    "urllib3": "vllm",
     "xxhash": "datasets",
 }
 # Left out where they are missing, replaced by a program, or what loads the file that imports them: these are no errors.

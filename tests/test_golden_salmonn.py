@@ -157,6 +157,16 @@ def test_greedy_ids(model, processor, clips, case):
     assert output[0, inputs["input_ids"].shape[1] :].tolist() == CASES[case]["greedy"]
 
 
+def test_greedy_ids_of_a_saved_model(folder, processor, clips, tmp_path):
+    saved = SalmonnForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    saved.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    inputs = prepare(SalmonnProcessor.from_pretrained(tmp_path), conversation(clips["speech"]), train=False)
+    output = loaded.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=24)
+    assert output[0, inputs["input_ids"].shape[1] :].tolist() == CASES["speech"]["greedy"]
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("name", "tokens"), [("beam4", 24), ("beam4_80", 80)])
 def test_beam_ids(model, processor, clips, case, name, tokens):

@@ -1,7 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Masks of attention heads (AHAMask). `fixtures/head_mask` is a mask in the published form, and logits of the tiny Llama beside
-it with and without that mask, by the published `models/modeling_llama.py`.
+Masks of attention heads (AHAMask). `fixtures/head_mask` is a mask in the published form, and logits and greedy ids of the
+tiny Llama beside it with and without that mask, by the published `models/modeling_llama.py`, token by token.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def parts():
     return with_adapter(tiny_model(config)), tiny_processor(config)
 
 
-def test_logits_are_those_of_its_own_code():
+def test_logits_and_ids_are_those_of_its_own_code(tmp_path):
     llm = AutoModelForCausalLM.from_pretrained(LLAMA, dtype=torch.float32).eval()
     mask = load_head_mask(MASK, llm.config)
     assert mask.tolist() == [[True, True, True, False], [False, True, True, False]]  # 0 is on; the fifth is no head
@@ -45,6 +45,12 @@ def test_logits_are_those_of_its_own_code():
         with model.mask_heads(mask):
             masked = model(ids).logits[0, -4:, : len(rows)]
         assert torch.equal(model(ids).logits[0, -4:, : len(rows)], plain)  # it is over
+        settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+        assert model.generate(ids, **settings)[0, 24:].tolist() == EXPECTED["plain_ids"].tolist()
+        model.save_pretrained(tmp_path)
+        for each in (model, type(model).from_pretrained(tmp_path).eval()):
+            found = each.generate(ids, head_mask=mask, **settings)[0, 24:]
+            assert found.tolist() == EXPECTED["masked_ids"].tolist()
     torch.testing.assert_close(plain, EXPECTED["plain"], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(masked, EXPECTED["masked"], atol=1e-4, rtol=1e-5)
 

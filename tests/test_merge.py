@@ -50,6 +50,32 @@ def test_the_merged_model_answers_as_before(trained, tmp_path):
     assert (plain - expected).abs().max() > 1  # what was merged matters
 
 
+def test_lora_may_stay_an_adapter(trained, tmp_path):
+    """Beside a model that has the connector of the adapter, and of which engines can add LoRA themselves."""
+    merge(trained / "base", tmp_path / "served", adapter=trained / "adapter", keep_lora=True)
+    settings = json.loads((tmp_path / "served" / "lora" / "adapter_config.json").read_text())
+    tensors = load_file(tmp_path / "served" / "lora" / "adapter_model.safetensors")
+    assert settings["modules_to_save"] is None and all(".lora_" in name for name in tensors)
+    assert sorted(path.name for path in (tmp_path / "served" / "lora").iterdir()) == sorted(ADAPTER_FILES)
+
+    base, before = (
+        load_file(tmp_path / "served" / "model.safetensors"),
+        load_file(trained / "base" / "model.safetensors"),
+    )
+    changed = {name for name in base if not torch.equal(base[name], before[name])}
+    assert changed and all(name.startswith(("model.connector.", "model.speech_", "model.beats_")) for name in changed)
+    served, processor = load_with_adapter(tmp_path / "served", tmp_path / "served" / "lora")
+    expected, _ = load_with_adapter(trained / "base", trained / "adapter")
+    inputs = ask(processor, question(noise(2.0)))
+    with torch.no_grad():
+        torch.testing.assert_close(served(**inputs).logits, expected(**inputs).logits, atol=1e-4, rtol=1e-4)
+        without = load_with_adapter(tmp_path / "served")[0](**inputs).logits
+    assert (without - expected(**inputs).logits).abs().max() > 1e-2  # LoRA matters
+    expected.peft_config["default"].use_dora = True
+    with pytest.raises(ValueError, match="`keep_lora` must be left out for DoRA"):
+        merging.check_mergeable(expected, "base", keep_lora=True)
+
+
 def test_all_weights_may_have_another_dtype(trained, tmp_path, monkeypatch):
     # a random model is sure of nothing: its answers may change with the rounding
     monkeypatch.setattr(merging, "answer_ids", lambda model, processor: [[1]])

@@ -9,8 +9,8 @@ from configuration_beats import BeatsConfig
 from modeling_beats import BeatsForAudioClassification, BeatsModel
 
 
-pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript", reason="comes with make test-ecosystem")
+onnxruntime = pytest.importorskip("onnxruntime", reason="comes with make test-ecosystem")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
 

@@ -22,7 +22,9 @@ import yaml
 from tiny_nano import save_nano
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
+from conversion_salmonn.loading import load_with_adapter
 from conversion_salmonn.merge import merge
+from serving_salmonn import timed_transcripts
 from serving_salmonn.corpus import answer_corpus
 from tiny_salmonn import noise
 
@@ -43,6 +45,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENGINE_READY_TIMEOUT_S": "7200",  # on a busy machine, too
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
 }
@@ -99,7 +102,10 @@ def prompts(parts):
 @pytest.fixture(scope="module")
 def expected(parts, prompts):
     """New tokens of `generate`, one prompt at a time."""
-    model, processor = parts
+    return generate(*parts, prompts)
+
+
+def generate(model, processor, prompts) -> list[list[int]]:
     answers = []
     for prompt in prompts:
         audio = prompt.get("multi_modal_data", {}).get("audio")
@@ -110,10 +116,11 @@ def expected(parts, prompts):
     return answers
 
 
-def ask(engine, prompts) -> list[list[int]]:
+def ask(engine, prompts, adapters=None) -> list[list[int]]:
     """All prompts at once, in batches as vLLM makes them."""
     sampling = vllm.SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
-    return [list(answer.outputs[0].token_ids) for answer in engine.generate(prompts, sampling, use_tqdm=False)]
+    answers = engine.generate(prompts, sampling, use_tqdm=False, lora_request=adapters)
+    return [list(answer.outputs[0].token_ids) for answer in answers]
 
 
 @pytest.mark.parametrize("prefix_caching", [False, True])  # metrics add up over a process
@@ -127,6 +134,30 @@ def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching)
     with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
         ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
     assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
+
+
+def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
+    """To a model that has the connector of the adapter, in a batch with prompts that are answered without it."""
+    from vllm.lora.request import LoRARequest
+
+    merge(Path(folder).with_name("nano"), tmp_path / "served", dtype="float32", keep_lora=True)
+    served, lora = str(tmp_path / "served"), str(tmp_path / "served" / "lora")
+    chosen = [prompts[number] for number in (0, 9, 20, 37, 40, 42)]
+    with_lora, without = (
+        generate(*load_with_adapter(served, lora), chosen),
+        generate(*load_with_adapter(served), chosen),
+    )
+    assert with_lora != without
+    engine = vllm.LLM(served, enable_lora=True, max_lora_rank=16, **SIZES)
+    adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
+    assert ask(engine, chosen * 2, adapters) == with_lora + without
+
+
+def test_two_processes_may_share_a_model(folder, prompts, expected):
+    """Tensor parallelism: the LLM, Whisper and the Q-Former are shared out by heads, BEATs is in both."""
+    chosen = [0, 9, 20, 37, 40, 42]
+    engine = vllm.LLM(folder, tensor_parallel_size=2, **SIZES)
+    assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
 
 
 def test_a_corpus_is_answered_as_by_transformers(folder, tmp_path):
@@ -244,10 +275,11 @@ def server(folder, tmp_path_factory):
     ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "2048"]
     command += ["--enforce-eager", "--max-num-seqs", "16"]
+    command += ["--middleware", "serving_salmonn.timed_transcripts.TimedTranscripts"]
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=log.parent)
         try:
-            for _ in range(600):
+            while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health").read()
                     break
@@ -263,7 +295,7 @@ def server(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=300)
+    return openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=3600)
 
 
 def wav(seconds: float, seed: int = 0) -> io.BytesIO:
@@ -341,12 +373,37 @@ def test_long_recordings_are_transcribed_in_pieces(client, parts):
     assert len(parts[1].tokenizer(found.text).input_ids) > NEW_TOKENS
 
 
+def test_transcripts_with_times(client, parts):
+    """Of the pieces that the project cuts, each transcribed as by `generate`."""
+    from vllm import envs
+
+    model, processor = parts
+    clip = noise(15)
+    pieces = processor.feature_extractor.split_for_transcription(clip)
+    texts = []
+    for piece in pieces:
+        with torch.no_grad():
+            output = model.generate(**processor(audio=piece), num_beams=1, max_new_tokens=NEW_TOKENS)[0]
+        texts.append(processor.decode(output, skip_special_tokens=True).strip())
+    request = {"model": "salmonn", "temperature": 0, "extra_body": {"max_completion_tokens": NEW_TOKENS}}
+    found = client.audio.transcriptions.create(file=wav(15), response_format="verbose_json", **request)
+    assert len(pieces) > 2 and [segment.text for segment in found.segments] == texts
+    ends = np.cumsum([len(piece) for piece in pieces]) / 16000
+    assert [segment.end for segment in found.segments] == pytest.approx(ends.tolist(), abs=1e-3)
+    assert found.text == " ".join(text for text in texts if text) and found.duration == 15
+    subtitles = client.audio.transcriptions.create(file=wav(15), response_format="srt", **request)
+    assert subtitles.startswith("1\n00:00:00,000 --> ") and all(text in subtitles for text in texts)
+    for name, bound in timed_transcripts.BOUNDS.items():
+        assert getattr(envs, name) == bound
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
         ({"file": ("clip.wav", b"no sound")}, "nvalid|audio"),
+        ({"file": ("clip.wav", b"no sound"), "response_format": "verbose_json"}, "is no audio that can be read"),
         ({"file": wav(1), "prompt": "Good morning."}, "`prompt` must be left out"),
-        ({"file": wav(1), "response_format": "verbose_json"}, "do not support verbose_json"),
+        ({"file": wav(1), "prompt": "Good morning.", "response_format": "srt"}, "`prompt` must be left out"),
     ],
 )
 def test_what_a_transcription_cannot_be_told_is_refused(client, request_, reason):
@@ -381,7 +438,7 @@ def test_many_clients_at_once(server, parts):
         return found.choices[0].message.content.strip()
 
     async def all_requests():
-        async with openai.AsyncOpenAI(base_url=server, api_key="none", max_retries=0, timeout=300) as client:
+        async with openai.AsyncOpenAI(base_url=server, api_key="none", max_retries=0, timeout=3600) as client:
             return await asyncio.gather(*(request(client, number) for number in range(32)))
 
     found = asyncio.run(all_requests())
