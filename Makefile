@@ -25,6 +25,8 @@
 #   make bench                        time and memory by part of the model
 #   make nano NANO=FOLDER             salmonn-nano from its sources, in hours; goes on where it was interrupted
 #   make report RUNS=FOLDER           docs/nano.md and its plots, from the files of such a build
+#   make lock                         requirements-lock.txt, of what is in the environment now
+#   make test LOCK=requirements-lock.txt   installs those versions; so do all other jobs
 #   make docs                         the documentation as a site, in site/; broken links and anchors are errors
 #   make docs-serve                   the same at http://127.0.0.1:8000, built anew whenever a page changes
 #   make clean                        remove the environment and what the tools left
@@ -39,6 +41,8 @@ TORCH_INDEX ?=
 # for loudspeakers only, would have to be compiled.
 MUSIC ?= tinysoundfont>=0.3.7
 EXTRAS ?= dev,train,eval
+# Versions that pip keeps to, such as those of requirements-lock.txt, which all tests have passed with.
+LOCK ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
 # The marks of tests that `make test` leaves out, which are names of folders in tests.
@@ -64,6 +68,9 @@ FLOWS = tests/ecosystem $(addprefix tests/test_,$(addsuffix .py,adapter_salmonn 
 # More threads than one per process make small models slower on a shared machine.
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS AUDIO QUESTION MODEL SPACE
+ifneq ($(LOCK),)
+export PIP_CONSTRAINT := $(abspath $(LOCK))
+endif
 
 BIN := $(VENV)/bin
 # What the demo needs is installed first, and alone where only the demo runs: the rest takes as long again.
@@ -75,7 +82,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space fuzz test test-layers test-web test-ecosystem test-bad-input test-learning test-notebooks \
+.PHONY: demo web space lock fuzz test test-layers test-web test-ecosystem test-bad-input test-learning test-notebooks \
   test-nano test-vllm test-ray test-long test-slow test-random test-matrix check check-examples style bench nano \
   report docs docs-serve clean
 .DEFAULT_GOAL := test
@@ -108,6 +115,10 @@ space:
 	git archive HEAD -- $(wildcard *_beats.py *_salmonn.py) LICENSE checkpoints \
 	  cli_salmonn conversion_salmonn data_salmonn demo_salmonn nano_salmonn salmonn_transformers | tar -x -C "$$SPACE"
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
+
+# Without the part of a version that says which build it is.
+lock: $(STAMP)
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements-lock.txt
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow $(LAYERS:%=and not %)" $(PYTEST_ARGS)

@@ -20,6 +20,7 @@ import re
 from functools import wraps
 from typing import Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
@@ -57,6 +58,10 @@ def plain_errors(cls):
                 raise ValueError(f"`{name}` is no field of {cls.__name__}: did you mean `{near[0]}`?")
             if not (name.startswith("_") or name in _OF_TRANSFORMERS or hasattr(cls, name)):
                 logger.warning_once(f"`{name}` is no field of {cls.__name__}: it has no effect.")
+        for name in ("dtype", "torch_dtype"):
+            dtype = kwargs.get(name)
+            if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ValueError(f"`{name}` of {cls.__name__} must be the name of a dtype of torch, got {dtype!r}.")
         try:
             strict_init(self, *args, **kwargs)
         except StrictDataclassError as error:

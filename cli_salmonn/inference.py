@@ -4,17 +4,20 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from beats_salmonn import SpeechDetector
 from cli_salmonn.streaming import AnswerStreamer
 from conversion_salmonn.loading import choose_device, load_with_adapter
 from data_salmonn.transcripts import Segment
 from session_salmonn import SalmonnSession
 
+
+if TYPE_CHECKING:  # the Space does without
+    from beats_salmonn import SpeechDetector
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Listener:
     With a `detector`, pieces in which it hears no speech are not transcribed: their text is empty.
     """
 
-    def __init__(self, model, processor, stream: bool = False, detector: SpeechDetector | None = None, **generation):
+    def __init__(self, model, processor, stream: bool = False, detector: "SpeechDetector | None" = None, **generation):
         self.model, self.processor, self.detector = model, processor, detector
         self.generation = {name: value for name, value in generation.items() if value is not None}
         beams = self.generation.get("num_beams", getattr(model.generation_config, "num_beams", None))

@@ -93,3 +93,24 @@ def test_a_wheel_carries_the_trained_part_of_nano(setup, tmp_path, monkeypatch):
 def test_sources_carry_what_a_wheel_is_built_from():
     lines = (ROOT / "MANIFEST.in").read_text().splitlines()
     assert "recursive-include checkpoints *" in lines and "global-include py.typed" in lines
+
+
+def test_the_lock_names_a_version_of_every_package(setup):
+    """One that setup.py allows, for all that `make test` installs."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    locked = {}
+    for line in (ROOT / "requirements-lock.txt").read_text(encoding="utf-8").splitlines():
+        requirement = Requirement(line)
+        (pin,) = requirement.specifier
+        assert pin.operator == "==" and "+" not in pin.version, line
+        locked[canonicalize_name(requirement.name)] = pin.version
+    extras = setup[1]["extras_require"]
+    wanted = [
+        *setup[1]["install_requires"],
+        *(line for name in ("dev", "train", "eval", "demo") for line in extras[name]),
+    ]
+    for requirement in map(Requirement, wanted):
+        version = locked[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), (str(requirement), version)

@@ -1,12 +1,14 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Debian packages as sources of text and sound: fetched with `apt-get download`, unpacked with `dpkg-deb`, never installed.
+Debian packages as sources of text and sound: fetched with `apt-get download`, unpacked with `dpkg-deb`, never installed. apt checks
+their signatures; `package_versions.json` holds version and sha256 of those that data was made of here.
 
 What a data set was made of, with versions, licences and credits, is written beside it by [`write_credits`].
 """
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -15,9 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_salmonn.json_text import read_object
 from nano_salmonn.data_wheels import cache_folder
 
 
+logger = logging.getLogger(__name__)
+
+VERSIONS = Path(__file__).with_name("package_versions.json")
 UNPACKED = "package.json"
 
 
@@ -57,7 +63,8 @@ def fetch_package(package: DebianPackage) -> Path:
     """
     The folder in the cache with the unpacked files of `package`, fetched if it is not there.
 
-    Raises `ValueError` if `apt-get` and `dpkg-deb` are missing, or if the package cannot be downloaded.
+    Raises `ValueError` if `apt-get` and `dpkg-deb` are missing, if the package cannot be downloaded, or if it is not what was
+    recorded of its version. Of another version, clips may come out otherwise, which is said.
     """
     folder = cache_folder() / "debian" / package.name
     if (folder / UNPACKED).is_file():
@@ -68,18 +75,36 @@ def fetch_package(package: DebianPackage) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         archive = _download(package.name, Path(work))
+        version = _run(["dpkg-deb", "-f", str(archive), "Version"], package.name).strip()
+        with archive.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        _check_version(package.name, version, sha256)
         files = Path(work, "files")
         _run(["dpkg-deb", "-x", str(archive), str(files)], package.name)
         if package.archive is not None:
             _unpack_zip(files / package.archive, f"{package.folder}/")
-        version = _run(["dpkg-deb", "-f", str(archive), "Version"], package.name).strip()
-        with archive.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         (files / UNPACKED).write_text(json.dumps({"version": version, "sha256": sha256}), encoding="utf-8")
         if not (folder / UNPACKED).is_file():  # or another process was faster, and is reading it
             shutil.rmtree(folder, ignore_errors=True)
             files.rename(folder)
     return folder
+
+
+def _check_version(name: str, version: str, sha256: str) -> None:
+    recorded = read_object(VERSIONS).get(name)
+    if recorded is None:
+        return
+    if version != recorded["version"]:
+        logger.warning(
+            "%s is of version %s, and was of %s when data was made of it: clips may differ",
+            name,
+            version,
+            recorded["version"],
+        )
+    elif sha256 != recorded["sha256"]:
+        raise ValueError(
+            f"the Debian package {name} {version} has sha256 {sha256}, expected {recorded['sha256']}: it is not used"
+        )
 
 
 def package_version(package: DebianPackage) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from refusals import refuses
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMultimodalLM
 
 from modeling_salmonn import SalmonnForConditionalGeneration
 from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor
@@ -219,8 +220,9 @@ def test_files(saved, tmp_path, case):
 
 @pytest.mark.parametrize("dtype", ["float99", "nonsense", "Tensor"])
 def test_dtypes(saved, dtype):
-    with refuses("`dtype`", repr(dtype)):
-        SalmonnForConditionalGeneration.from_pretrained(saved, dtype=dtype)
+    for loader in (SalmonnForConditionalGeneration, AutoModelForMultimodalLM):
+        with refuses("`dtype`", repr(dtype)):
+            loader.from_pretrained(saved, dtype=dtype)
 
 
 def test_saving_onto_a_file(parts, tmp_path):

@@ -33,6 +33,8 @@ CONFIGS = [
     *[("pad_last_window", value) for value in ("no", 1, None)],
     *[("fixed_length", value) for value in (2, "yes")],
     *[("transcription_prompt_ids", value) for value in ([1], [600, 600], "a", 5)],
+    *[("dtype", value) for value in ("float99", "nonsense", "Tensor")],
+    ("torch_dtype", "float99"),
     ("num_query_tokens", {"num_query_token": 3}),
     ("connector_hidden_size", {"conector_hidden_size": 24}),
 ]
@@ -64,6 +66,8 @@ BEATS_CONFIGS = [
     *[("patch_size", value) for value in (0, 7)],
     *[("num_conv_pos_embeddings", value) for value in (0, -1)],
     *[("num_conv_pos_embedding_groups", value) for value in (0, 7)],
+    ("dtype", "float99"),
+    ("torch_dtype", "Tensor"),
     ("hidden_size", {"hiden_size": 768}),
     ("num_hidden_layers", {"num_hiden_layers": 2}),
 ]

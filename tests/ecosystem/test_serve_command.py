@@ -288,15 +288,28 @@ def test_other_requests(model, address):
         assert status == 400 and "must be" in answer["error"]["message"]
     assert send(address + TRANSCRIPTION, b"no form", "multipart/form-data")[0] == 400
     assert send(address + TRANSCRIPTION, b"--edge\r\n", "multipart/form-data; boundary=edge")[0] == 400
-    status, answer = send(address + CHAT, json.dumps(chat(model, bytes(2 * 2**20))).encode())
-    assert status == 413 and "at most 2 MB" in answer["error"]["message"]
+    assert is_alive(address)
+
+
+def connect(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def test_a_length_beyond_the_limit_is_refused_at_once(address):
+    """Before the body comes."""
+    with connect(address) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {3 * 2**20}\r\n\r\n".encode())
+        said = b""
+        while b"at most 2 MB" not in said and (more := connection.recv(1000)):
+            said += more
+    assert b" 413 " in said and b"at most 2 MB" in said
     assert is_alive(address)
 
 
 def test_a_body_without_an_end_is_bounded(address):
     """Chunks that go on and on, and no length."""
-    host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with connect(address) as connection:
         connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"10000\r\n" + bytes(2**16) + b"\r\n"
         said = b""

@@ -4,14 +4,18 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from tiny_evaluation import HearingModel
 from tiny_training import load_shrunk
 
+from cli_salmonn.main import main
 from conversion_salmonn.assemble import assemble
 from conversion_salmonn.convert_salmonn import convert_salmonn
 from conversion_salmonn.merge import merge
 from evaluation_salmonn.runner import evaluate
+from nano_salmonn.data_makers import clips, debian, speech
+from nano_salmonn.data_makers.texts import Sentence
 from serving_salmonn import engines
 from serving_salmonn.corpus import answer_corpus
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
@@ -123,3 +127,43 @@ def train(folder: Path) -> None:
     )
     if not (folder / "run" / "adapter").exists():
         run_recipe(recipe, resume=True)
+
+
+MADE_CLIPS, SHARD_CLIPS = 12, 3
+
+
+def render_slowly(row: dict) -> np.ndarray:
+    """A tone that belongs to the row. Takes its time, in which it can be killed."""
+    time.sleep(0.03)
+    samples = np.sin(np.arange(1600) * clips.row_rng(row).uniform(0.1, 0.5))
+    return (0.5 * samples).astype(np.float32)
+
+
+def make_speech(folder: Path) -> None:
+    """`salmonn nano make speech` of sentences and a voice that need no packages."""
+
+    def render(row: dict) -> np.ndarray:
+        note(folder, 1)
+        return render_slowly(row)
+
+    clips.SHARD_CLIPS = SHARD_CLIPS
+    speech.read_sentences = lambda: [Sentence(f"word {n} and word") for n in range(3000)]
+    speech.FACTS_SHARE = 0
+    speech.pronounce = lambda word: "w er d"
+    speech.render_speech = render
+    debian.fetch_package = lambda package: folder.parent
+    debian.package_version = lambda package: {"version": "1.0", "sha256": "0" * 64}
+    command = ["nano", "make", "speech", folder / "clips", "--split", "test", "--count", MADE_CLIPS, "--workers", 1]
+    folder.mkdir(exist_ok=True)
+    if main([str(word) for word in command]) != 0:
+        raise RuntimeError("the command failed")
+
+
+def make_instructions(folder: Path) -> None:
+    """`salmonn nano make instructions` and `benchmark` of clips that are made."""
+    folder.mkdir(exist_ok=True)
+    source = folder.parent / "made" / "clips"
+    instructions = ["instructions", folder / "rows.jsonl", source, "--stage", "pretrain"]
+    for words in (instructions, ["benchmark", folder / "benchmark", "--speech", source]):
+        if main(["nano", "make", *map(str, words)]) != 0:
+            raise RuntimeError("the command failed")

@@ -53,11 +53,7 @@ def survive(job: Job, kills: int = KILLS) -> str:
     log = job.folder.with_name("job.log")
     for _ in range(2):  # what the first one reads is in memory for the second
         shutil.rmtree(whole, ignore_errors=True)
-        process = _start(job.work, whole, log)
-        begun = time.monotonic()
-        process.join()
-        seconds = time.monotonic() - begun
-        assert process.exitcode == 0, log.read_text()[-3000:]
+        seconds = finish(job.work, whole, log)
 
     done, finished = 0, 0
     job.folder.mkdir()
@@ -73,6 +69,15 @@ def survive(job: Job, kills: int = KILLS) -> str:
     assert _run(job, log)
     job.compare(job.folder, whole)
     return f"{done} kills within {seconds:.2f} s, {finished + 1} times to the end"
+
+
+def finish(work: Callable[[Path], object], folder: Path, log: Path) -> float:
+    """Does a job to its end, and returns the seconds from its begin."""
+    process = _start(work, folder, log)
+    begun = time.monotonic()
+    process.join()
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    return time.monotonic() - begun
 
 
 def _run(job: Job, log: Path, seconds: float | None = None) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from killed_jobs import BEATS, CKPT, CLIPS, LLM, WHISPER
-from killing import Job, survive, tree
+from killing import Job, finish, survive, tree
 from safetensors.torch import load_file
 from tiny_evaluation import write_manifest, write_task
 from tiny_training import save_clips, save_model
@@ -156,6 +156,39 @@ def test_corpora_answer_each_row_once(tmp_path, report):
     (tmp_path / "clips" / "corpus.jsonl").write_text("".join(rows))
     answered = Answered("out.jsonl.work", "out.jsonl", ROWS, 2)
     report(Job(killed_jobs.transcribe, tmp_path / "killed", answered.check, answered.compare))
+
+
+def test_made_clips_are_made_once(tmp_path, report):
+    """`salmonn nano make`: what a shard has is kept, and nothing but the shard at work is made again."""
+
+    kills = 0
+
+    def check(folder: Path, whole: Path) -> None:
+        nonlocal kills
+        kills += 1
+        absent_or_whole("clips/clips.jsonl", "clips/SOURCES.md")(folder, whole)
+        for shard in (folder / "clips" / "shards").glob("*.jsonl"):
+            assert shard.read_bytes() == (whole / "clips" / "shards" / shard.name).read_bytes()
+            for line in shard.read_text().splitlines():
+                audio = Path("clips", json.loads(line)["path"])
+                assert (folder / audio).read_bytes() == (whole / audio).read_bytes()
+
+    def compare(folder: Path, whole: Path) -> None:
+        nonlocal kills
+        same_files(folder, whole)
+        rendered = killed_jobs.count_file(folder)
+        most = killed_jobs.MADE_CLIPS + kills * killed_jobs.SHARD_CLIPS
+        assert killed_jobs.MADE_CLIPS <= len(rendered.read_text()) <= most
+        rendered.unlink()
+        kills = 0
+
+    report(Job(killed_jobs.make_speech, tmp_path / "killed", check, compare))
+
+
+def test_made_manifests_are_whole_or_absent(tmp_path, report):
+    finish(killed_jobs.make_speech, tmp_path / "made", tmp_path / "made.log")
+    names = ("rows.jsonl", "benchmark/nano_asr.jsonl", "benchmark/nano_gender.jsonl")
+    report(Job(killed_jobs.make_instructions, tmp_path / "killed", absent_or_whole(*names), same_files))
 
 
 def test_training_goes_on_as_if_nothing_had_happened(tmp_path, report):

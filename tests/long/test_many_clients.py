@@ -171,7 +171,8 @@ def test_pages(parts, tmp_path, capsys):
     _, url, _ = web.launch_page(page, limits, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
 
     def one_client(client: int) -> list:
-        api = gradio_client.Client(url, verbose=False, analytics_enabled=False)
+        wait = {"timeout": 600}
+        api = gradio_client.Client(url, verbose=False, analytics_enabled=False, httpx_kwargs=wait)
         found = []
         for turn in range(ROUNDS):
             own = Path(tmp_path, f"{client}.wav")

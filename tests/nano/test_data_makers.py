@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """What all makers of data stand on: packages as sources, clips in shards; and the maker of speech."""
 
+import hashlib
 import json
 import random
 import struct
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_salmonn.data_makers import debian, speech, texts, voices
+from nano_salmonn.data_makers import debian, effects, soundfont, speech, texts, voices
 from nano_salmonn.data_makers.channels import EFFECTS
 from nano_salmonn.data_makers.clips import SHARD_CLIPS, read_clips, row_rng, write_clips
 from nano_salmonn.data_makers.effects import Effect
@@ -82,6 +83,41 @@ def test_credits_name_licence_and_author(fake_apt, tmp_path):
     debian.write_credits([PACKAGE], tmp_path / "SOURCES.md", voices.PROGRAMS)
     names = [line.split(" | ")[:2] for line in (tmp_path / "SOURCES.md").read_text().splitlines()[4:]]
     assert names == [["| espeak-ng", "as installed"], ["| flite", "as installed"], ["| some-sounds", "1.0"]]
+
+
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """Records what was there when data was made."""
+
+    def record(**package: str) -> None:
+        (tmp_path / "versions.json").write_text(json.dumps({PACKAGE.name: package}))
+        monkeypatch.setattr(debian, "VERSIONS", tmp_path / "versions.json")
+
+    return record
+
+
+def test_another_file_of_a_recorded_version_is_not_used(fake_apt, recorded, caplog):
+    recorded(version="1.0", sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"some-sounds 1\.0 has sha256 [0-9a-f]{64}, expected 0{64}: it is not used"):
+        debian.fetch_package(PACKAGE)
+    assert "-x" not in [command[1] for command in fake_apt]  # nothing was unpacked
+
+    recorded(version="0.9", sha256="0" * 64)
+    debian.fetch_package(PACKAGE)
+    assert "some-sounds is of version 1.0, and was of 0.9" in caplog.text
+
+
+def test_a_recorded_file_is_used(fake_apt, recorded, caplog):
+    recorded(version="1.0", sha256=hashlib.sha256(b"archive").hexdigest())
+    debian.fetch_package(PACKAGE)
+    assert not caplog.text
+
+
+def test_every_source_is_recorded():
+    packages = (*effects.PACKAGES, *speech.PACKAGES, soundfont.SOUNDFONT)
+    versions = json.loads(debian.VERSIONS.read_text())
+    assert {package.name for package in packages} <= versions.keys()
+    assert all(len(found["sha256"]) == 64 and found["version"] for found in versions.values())
 
 
 def test_without_debians_tools_the_error_names_them(monkeypatch, tmp_path):
