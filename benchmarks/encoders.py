@@ -4,9 +4,17 @@ What encoding a clip costs, beside the least that it can: its matrix products, c
 
     python benchmarks/encoders.py                                  Whisper-base and BEATs-base, random weights
     python benchmarks/encoders.py --seconds 3 10 30 --output runs/benchmarks
+    python benchmarks/encoders.py --released ../SALMONN --released-python ../salmonn-env/bin/python
+
+With `--released` the released code encodes the same lengths in turns: its folder (the branch `salmonn`), and the Python of an
+environment that it runs in, with transformers 4.28. It needs no torchaudio here: it gets filter banks.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -94,6 +102,23 @@ def encode(model: SalmonnModel, extractor: SalmonnFeatureExtractor, clips: list[
     return lambda: model.get_audio_features(**inputs), products
 
 
+class Released:
+    """The released code, in a process of its own."""
+
+    def __init__(self, folder: Path, python: str):
+        command = [python, str(Path(__file__).with_name("released_encoders.py")), str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        while line := self.process.stdout.readline():  # what it prints while it loads comes first
+            if line.strip() == "ready":
+                return
+        raise ValueError(f"`--released-python` {python} cannot run the code in {folder}, see above.")
+
+    def encode(self, seconds: float) -> float:
+        """CPU seconds of a clip."""
+        self.process.stdin.write(f"{seconds}\n")
+        return float(self.process.stdout.readline())
+
+
 def in_one_pass(run: Callable[[], object]) -> None:
     """As long as the longest of a batch: what a GPU does."""
     with patch.object(audio_encoder_salmonn, "LEAST_SHARE_OF_AUDIO", 0.0):
@@ -108,20 +133,25 @@ def main() -> None:
     benchmark.parser.add_argument(
         "--batch", type=float, nargs="+", default=BATCH, help="lengths of clips in one batch"
     )
+    benchmark.parser.add_argument("--released", type=Path, metavar="FOLDER", help="folder of the released code")
+    benchmark.parser.add_argument(
+        "--released-python", metavar="PYTHON", help="Python that runs it (default: this one)"
+    )
     options = benchmark.parse_args()
+    released = options.released and Released(options.released, options.released_python or sys.executable)
     fixed, real = build(fixed_length=True), build(fixed_length=False)
     for seconds in options.seconds:
         padded, padded_floor = encode(*fixed, [clip(seconds)])
         short, short_floor = encode(*real, [clip(seconds)])
-        benchmark.compare(
-            f"a clip of {seconds:g} s",
-            {
-                "padded to 30 s, as released": padded,
-                "its matrix products alone": padded_floor.run,
-                "at its real length": short,
-                "its matrix products alone ": short_floor.run,
-            },
-        )
+        alternatives = {
+            "padded to 30 s": padded,
+            "its matrix products alone": padded_floor.run,
+            "at its real length": short,
+            "its matrix products alone ": short_floor.run,
+        }
+        if released:
+            alternatives = {"released code": partial(released.encode, seconds), **alternatives}
+        benchmark.compare(f"a clip of {seconds:g} s", alternatives)
     clips = [clip(seconds, seed) for seed, seconds in enumerate(options.batch)]
     together, _ = encode(*real, clips)
     alone, floors = zip(*(encode(*real, [one]) for one in clips))
