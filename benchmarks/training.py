@@ -45,8 +45,10 @@ def count_operations(config: SalmonnConfig, seconds: float) -> tuple[float, floa
         with FlopCounterMode(display=False) as hearing:
             encoder(features, torch.ones(1, columns), real_frames=[frames])
         with FlopCounterMode(display=False) as reading:
-            hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-            model.lm_head(hidden).sum().backward()
+            tokens = embeds.shape[1]
+            mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool)  # one that Transformers does not look into
+            output = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+            model.lm_head(output.last_hidden_state).sum().backward()
     return hearing.get_total_flops(), reading.get_total_flops()
 
 
