@@ -50,6 +50,12 @@ def main() -> None:
                 inputs_embeds=prompt, attention_mask=inputs["attention_mask"], **length
             ),
             "SALMONN from audio embeddings": lambda: model.generate(**inputs, audio_embeds=embeds, **length),
+            "the bare LLM, static cache": lambda: llm.generate(
+                inputs_embeds=prompt, attention_mask=inputs["attention_mask"], cache_implementation="static", **length
+            ),
+            "SALMONN, static cache": lambda: model.generate(
+                **inputs, audio_embeds=embeds, cache_implementation="static", **length
+            ),
             "SALMONN from the clip": lambda: model.generate(**inputs, **features, **length),
             "SALMONN, four beams": lambda: model.generate(**inputs, audio_embeds=embeds, num_beams=4, **length),
             "SALMONN, drafts from the prompt": lambda: model.generate(
