@@ -86,16 +86,22 @@ class SalmonnCrossAttention(nn.Module):
         self.v_proj = nn.Linear(hidden_size, hidden_size)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, text_embeddings: torch.Tensor | None, kept: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """`hidden_states`: `(tokens, text_hidden_size)`; `text_embeddings`: `(vocab_size, text_hidden_size)`."""
         # every token looks at the same table, so all of them are queries of one batch item: (1, heads, length, head_dim)
         query = self.q_proj(hidden_states).view(1, hidden_states.shape[0], -1, self.head_dim).transpose(1, 2)
-        key = self.k_proj(text_embeddings).view(1, text_embeddings.shape[0], -1, self.head_dim).transpose(1, 2)
-        value = self.v_proj(text_embeddings).view(1, text_embeddings.shape[0], -1, self.head_dim).transpose(1, 2)
+        if not kept:
+            shape = (1, text_embeddings.shape[0], -1, self.head_dim)
+            kept["key"] = self.k_proj(text_embeddings).view(shape).transpose(1, 2)
+            kept["value"] = self.v_proj(text_embeddings).view(shape).transpose(1, 2)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        attention_output, _ = attention_interface(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
+        attention_output, _ = attention_interface(
+            self, query, kept["key"], kept["value"], None, scaling=self.scaling, dropout=0.0
+        )
         return self.o_proj(attention_output.reshape(hidden_states.shape))
 
 
@@ -109,14 +115,21 @@ class SalmonnCrossAttentionConnector(nn.Module):
         self.projection = nn.Linear(config.connector_hidden_size, config.text_config.hidden_size)
         self.attention = SalmonnCrossAttention(config)
 
-    def forward(self, windows: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        windows: torch.Tensor,
+        text_embeddings: torch.Tensor | None,
+        kept: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """
         `windows`: `(num_windows, window, width)`, `text_embeddings`: `(vocab_size, text_hidden_size)` ->
-        `(num_windows, 1, text_hidden_size)`.
+        `(num_windows, 1, text_hidden_size)`. `kept` is given again with further windows, and an empty one with the first: keys
+        and values of `text_embeddings` are computed once, and are more work than a clip.
         """
         dtype = self.projection.weight.dtype
         hidden_states = self.projection(self.convolution(windows.flatten(1).to(dtype)))
-        return self.attention(hidden_states, text_embeddings.to(dtype)).unsqueeze(1)
+        text_embeddings = None if text_embeddings is None else text_embeddings.to(dtype)
+        return self.attention(hidden_states, text_embeddings, {} if kept is None else kept).unsqueeze(1)
 
 
 CONNECTORS = {

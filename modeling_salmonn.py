@@ -268,14 +268,14 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if real_frames is None:  # compiled: all in one pass
             return self._hear(input_features, input_features_mask, segment_ids, **kwargs)
         passes = encoder.plan_passes(real_frames, input_features.device)
-        parts = []
+        parts, kept = [], {}
         for rows in passes:
             inputs = (input_features, input_features_mask, segment_ids)
             if len(passes) > 1:
                 inputs = [None if x is None else x[rows] for x in inputs]
             frames = [real_frames[row] for row in rows]
             features, mask = encoder.cut_padding(*inputs[:2], frames)
-            parts.append(self._hear(features, mask, inputs[2], frames, **kwargs))
+            parts.append(self._hear(features, mask, inputs[2], frames, kept, **kwargs))
         if len(parts) == 1:
             return parts[0]
         columns = (input_features if input_features_mask is None else input_features_mask).shape[-1]
@@ -330,9 +330,13 @@ class SalmonnModel(SalmonnPreTrainedModel):
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None,
         real_frames: list[int] | None = None,
+        kept: dict[str, torch.Tensor] | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
-        """Encodes segments and reads them in one pass: what [`~SalmonnModel.get_audio_features`] returns."""
+        """
+        Encodes segments and reads them in one pass: what [`~SalmonnModel.get_audio_features`] returns. `kept` is what the
+        connector keeps for the next pass.
+        """
         encoder = self.audio_encoder
         audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids, "real_frames": real_frames}
         audio = {name: x for name, x in audio.items() if x is not None}
@@ -344,12 +348,14 @@ class SalmonnModel(SalmonnPreTrainedModel):
         lengths = encoder.find_lengths(frames)
         return BaseModelOutputWithPooling(
             last_hidden_state=output.last_hidden_state,
-            pooler_output=self._connect(output.last_hidden_state, lengths),
+            pooler_output=self._connect(output.last_hidden_state, lengths, kept),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
 
-    def _connect(self, stream: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    def _connect(
+        self, stream: torch.Tensor, lengths: torch.Tensor | None, kept: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Reads the joint stream window by window: `(segments, frames, encoder_width)` -> `(audio_tokens, hidden_size)`."""
         window, stride = self.config.window_frames, self.config.stride_frames
         num_frames = stream.shape[1]
@@ -374,7 +380,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
         # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
         if self.config.connector_type == "cross_attention":
             ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)
-            beside["text_embeddings"] = self.get_input_embeddings()(ids)
+            beside = {"text_embeddings": None if kept else self.get_input_embeddings()(ids), "kept": kept}
         # a selection keeps the order of axes in memory, with which linear layers are slow
         audio_embeds = self.connector(windows.contiguous(), **beside)
         return audio_embeds.flatten(0, 1)  # window by window, the queries of a window side by side

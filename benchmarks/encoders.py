@@ -4,9 +4,20 @@ What encoding a clip costs, beside the least that it can: its matrix products, c
 
     python benchmarks/encoders.py                                  Whisper-base and BEATs-base, random weights
     python benchmarks/encoders.py --seconds 3 10 30 --output runs/benchmarks
+    python benchmarks/encoders.py --variants 10                    in bfloat16, with weights of 8 bits, compiled
+    python benchmarks/encoders.py --released ../SALMONN --released-python ../salmonn-env/bin/python
+
+With `--released` the released code encodes the same lengths in turns: its folder (the branch `salmonn`), and the Python of an
+environment that it runs in, with transformers 4.28. It needs no torchaudio here: it gets filter banks.
 """
 
+import copy
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -94,39 +105,64 @@ def encode(model: SalmonnModel, extractor: SalmonnFeatureExtractor, clips: list[
     return lambda: model.get_audio_features(**inputs), products
 
 
+class Released:
+    """The released code, in a process of its own."""
+
+    def __init__(self, folder: Path, python: str):
+        command = [python, str(Path(__file__).with_name("released_encoders.py")), str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        while line := self.process.stdout.readline():  # what it prints while it loads comes first
+            if line.strip() == "ready":
+                return
+        raise ValueError(f"`--released-python` {python} cannot run the code in {folder}, see above.")
+
+    def encode(self, seconds: float) -> float:
+        """CPU seconds of a clip."""
+        self.process.stdin.write(f"{seconds}\n")
+        return float(self.process.stdout.readline())
+
+
 def in_one_pass(run: Callable[[], object]) -> None:
     """As long as the longest of a batch: what a GPU does."""
     with patch.object(audio_encoder_salmonn, "LEAST_SHARE_OF_AUDIO", 0.0):
         run()
 
 
-def main() -> None:
-    benchmark = Benchmark(__doc__)
-    benchmark.parser.add_argument(
-        "--seconds", type=float, nargs="*", default=[3.0, 10.0, 30.0], help="lengths of clips"
-    )
-    benchmark.parser.add_argument(
-        "--batch", type=float, nargs="+", default=BATCH, help="lengths of clips in one batch"
-    )
-    options = benchmark.parse_args()
-    fixed, real = build(fixed_length=True), build(fixed_length=False)
-    for seconds in options.seconds:
-        padded, padded_floor = encode(*fixed, [clip(seconds)])
-        short, short_floor = encode(*real, [clip(seconds)])
-        benchmark.compare(
-            f"a clip of {seconds:g} s",
-            {
-                "padded to 30 s, as released": padded,
-                "its matrix products alone": padded_floor.run,
-                "at its real length": short,
-                "its matrix products alone ": short_floor.run,
-            },
-        )
-    clips = [clip(seconds, seed) for seed, seconds in enumerate(options.batch)]
-    together, _ = encode(*real, clips)
-    alone, floors = zip(*(encode(*real, [one]) for one in clips))
+def compare_variants(
+    benchmark: Benchmark, model: SalmonnModel, extractor: SalmonnFeatureExtractor, seconds: float
+) -> None:
+    """Other numbers and compiled code: what they cost, and how far audio embeddings move."""
+    inputs = extractor([clip(seconds)], sampling_rate=RATE, return_tensors="pt")
+    eight_bits = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, dtype=torch.qint8)
+    compiled = copy.deepcopy(model)
+    compiled.speech_encoder.compile()
+    compiled.beats.compile()
+    variants = {
+        "float32": model,
+        "bfloat16": copy.deepcopy(model).bfloat16(),
+        "linear layers of 8 bits": eight_bits,
+        "compiled": compiled,
+    }
+    embeds = {}
+    with torch.no_grad():
+        for name, variant in variants.items():
+            start = time.process_time()
+            embeds[name] = variant.get_audio_features(**inputs).pooler_output.float()
+            change = (embeds[name] - embeds["float32"]).norm() / embeds["float32"].norm()
+            print(f"{name}: {time.process_time() - start:.1f} CPU s the first time, embeddings change by {change:.2%}")
+    alternatives = {name: partial(variant.get_audio_features, **inputs) for name, variant in variants.items()}
+    benchmark.compare(f"a clip of {seconds:g} s at its real length", alternatives)
+
+
+def compare_batches(
+    benchmark: Benchmark, model: SalmonnModel, extractor: SalmonnFeatureExtractor, lengths: list[float]
+) -> None:
+    """Clips of several lengths at once and one by one."""
+    clips = [clip(seconds, seed) for seed, seconds in enumerate(lengths)]
+    together, _ = encode(model, extractor, clips)
+    alone, floors = zip(*(encode(model, extractor, [one]) for one in clips))
     benchmark.compare(
-        f"clips of {', '.join(f'{length:g}' for length in options.batch)} s at their real lengths",
+        f"clips of {', '.join(f'{length:g}' for length in lengths)} s at their real lengths",
         {
             "one by one": lambda: [run() for run in alone],
             "one batch": together,
@@ -135,6 +171,42 @@ def main() -> None:
             "matrix products of all clips at once": stack(floors).run,
         },
     )
+
+
+def main() -> None:
+    benchmark = Benchmark(__doc__)
+    benchmark.parser.add_argument(
+        "--seconds", type=float, nargs="*", default=[3.0, 10.0, 30.0], help="lengths of clips"
+    )
+    benchmark.parser.add_argument(
+        "--batch", type=float, nargs="*", default=BATCH, help="lengths of clips in one batch"
+    )
+    benchmark.parser.add_argument(
+        "--variants", type=float, nargs="*", default=[], help="lengths of clips in other numbers and compiled"
+    )
+    benchmark.parser.add_argument("--released", type=Path, metavar="FOLDER", help="folder of the released code")
+    benchmark.parser.add_argument(
+        "--released-python", metavar="PYTHON", help="Python that runs it (default: this one)"
+    )
+    options = benchmark.parse_args()
+    released = options.released and Released(options.released, options.released_python or sys.executable)
+    fixed, real = build(fixed_length=True), build(fixed_length=False)
+    for seconds in options.seconds:
+        padded, padded_floor = encode(*fixed, [clip(seconds)])
+        short, short_floor = encode(*real, [clip(seconds)])
+        alternatives = {
+            "padded to 30 s": padded,
+            "its matrix products alone": padded_floor.run,
+            "at its real length": short,
+            "its matrix products alone ": short_floor.run,
+        }
+        if released:
+            alternatives = {"released code": partial(released.encode, seconds), **alternatives}
+        benchmark.compare(f"a clip of {seconds:g} s", alternatives)
+    for seconds in options.variants:
+        compare_variants(benchmark, *real, seconds)
+    if options.batch:
+        compare_batches(benchmark, *real, options.batch)
     benchmark.save(options.output, "encoders")
 
 

@@ -50,6 +50,12 @@ def main() -> None:
                 inputs_embeds=prompt, attention_mask=inputs["attention_mask"], **length
             ),
             "SALMONN from audio embeddings": lambda: model.generate(**inputs, audio_embeds=embeds, **length),
+            "the bare LLM, static cache": lambda: llm.generate(
+                inputs_embeds=prompt, attention_mask=inputs["attention_mask"], cache_implementation="static", **length
+            ),
+            "SALMONN, static cache": lambda: model.generate(
+                **inputs, audio_embeds=embeds, cache_implementation="static", **length
+            ),
             "SALMONN from the clip": lambda: model.generate(**inputs, **features, **length),
             "SALMONN, four beams": lambda: model.generate(**inputs, audio_embeds=embeds, num_beams=4, **length),
             "SALMONN, drafts from the prompt": lambda: model.generate(
@@ -61,6 +67,13 @@ def main() -> None:
     session = SalmonnSession(model, processor, clip, max_new_tokens=1)
     session.ask("What is heard?")
     numbers = iter(range(10**6))
+    read = []
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    session.ask("What is heard at 0 seconds?")
+    hook.remove()
+    words = prompt[:, -read[-1] :]
     benchmark.compare(
         f"the first token about a clip of {options.seconds:g} s",
         {
@@ -69,6 +82,7 @@ def main() -> None:
                 **inputs, audio_embeds=embeds, max_new_tokens=1, do_sample=False
             ),
             "another question in a session": lambda: session.ask(f"What is heard at {next(numbers)} seconds?"),
+            f"the LLM alone, {read[-1]} tokens": lambda: llm(inputs_embeds=words, use_cache=False, logits_to_keep=1),
         },
     )
     benchmark.save(options.output, "generation")

@@ -4,6 +4,10 @@ What a step of training costs, with and without the cache of the frozen encoders
 
     python benchmarks/training.py                          salmonn-nano: LoRA, connector and norms
     python benchmarks/training.py --model ./base --batch-size 8 --seconds 10 --output runs/benchmarks
+    python benchmarks/training.py --compute                computed: what the cache can save at the released sizes
+
+Computed are the operations of the encoders, which the cache saves, and of the LLM's forward and backward pass, which stay:
+counted on tensors without data.
 """
 
 import tempfile
@@ -12,15 +16,51 @@ from pathlib import Path
 import numpy as np
 import torch
 from side_by_side import Benchmark
+from torch.utils.flop_counter import FlopCounterMode
+from training_memory import QUESTION_TOKENS, RELEASED
 
 from cli_salmonn.inference import load
+from configuration_salmonn import SalmonnConfig
 from demo_salmonn.demo import find_nano
+from modeling_salmonn import SalmonnForConditionalGeneration
 from training_salmonn.collator import SalmonnDataCollator
 from training_salmonn.feature_cache import FeatureCache
 from training_salmonn.frozen_encoders import freeze_encoders
 
 
 RATE = 16000
+FRAMES_PER_SECOND = 100  # of filter banks
+
+
+def count_operations(config: SalmonnConfig, seconds: float) -> tuple[float, float]:
+    """Operations for a clip: of the encoders, and of the LLM with frozen weights, forward and backward."""
+    frames = round(seconds * FRAMES_PER_SECOND) - 2
+    columns = config.segment_columns if config.fixed_length else frames + 2
+    with torch.device("meta"):
+        model = SalmonnForConditionalGeneration(config).eval().requires_grad_(False)
+        encoder = model.model.audio_encoder
+        features = torch.empty(1, config.num_mel_bins + config.num_fbank_bins, columns)
+        (audio_tokens,) = encoder.count_audio_tokens([frames], columns)
+        embeds = torch.empty(1, audio_tokens + QUESTION_TOKENS, config.text_config.hidden_size, requires_grad=True)
+        with FlopCounterMode(display=False) as hearing:
+            encoder(features, torch.ones(1, columns), real_frames=[frames])
+        with FlopCounterMode(display=False) as reading:
+            tokens = embeds.shape[1]
+            mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool)  # one that Transformers does not look into
+            output = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+            model.lm_head(output.last_hidden_state).sum().backward()
+    return hearing.get_total_flops(), reading.get_total_flops()
+
+
+def compute(seconds: float) -> None:
+    sizes = {"salmonn-nano": SalmonnConfig.from_pretrained(find_nano())}
+    sizes |= {f"SALMONN-{name}": SalmonnConfig(**settings) for name, settings in RELEASED.items()}
+    print(
+        f"a clip of {seconds:g} s, {QUESTION_TOKENS} tokens of text\n{'':<24}{'encoders':>10}{'LLM':>10}{'cached step':>13}"
+    )
+    for name, config in sizes.items():
+        hearing, reading = count_operations(config, seconds)
+        print(f"  {name:<22}{hearing / 1e12:>9.2f}T{reading / 1e12:>9.2f}T{reading / (hearing + reading):>13.2f}")
 
 
 def main() -> None:
@@ -30,7 +70,10 @@ def main() -> None:
     )
     benchmark.parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip (default: 10)")
     benchmark.parser.add_argument("--batch-size", type=int, default=4)
+    benchmark.parser.add_argument("--compute", action="store_true", help="count operations and measure nothing")
     options = benchmark.parse_args()
+    if options.compute:
+        return compute(options.seconds)
     model, processor = load(options.model or find_nano())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or "modules_to_save" in name)

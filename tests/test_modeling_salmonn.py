@@ -329,6 +329,20 @@ def test_encoders_read_like_lengths_together_and_a_bounded_number_at_once(varian
         assert [state.shape for state in output.hidden_states] == [state.shape for state in expected.hidden_states]
 
 
+def test_the_embedding_table_is_projected_once_for_all_passes():
+    config = tiny_config(**VARIANTS["cross attention"], max_segments_at_once=1)
+    model, processor = tiny_model(config), tiny_processor(config)
+    features = processor.feature_extractor([noise(2, 1), noise(7, 2)], sampling_rate=16000, return_tensors="pt")
+    calls = []
+    model.model.connector.attention.k_proj.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        model.get_audio_features(**features)
+        assert len(calls) == 1
+        before = model.get_audio_features(**features).pooler_output
+        model.get_input_embeddings().weight.mul_(2)  # nothing is kept from one call to the next
+        assert not torch.allclose(model.get_audio_features(**features).pooler_output, before)
+
+
 def test_the_inputs_of_the_encoders_can_come_apart():
     config = tiny_config()
     model, processor = tiny_model(config), tiny_processor(config)

@@ -192,7 +192,7 @@ def test_frozen_parts_stay_in_eval_mode_and_unchanged(folder, tmp_path):
     trainer.train()
 
     assert seen == [{"encoders": False, "llm": False, "connector": True, "lora_dropout": True}] * 4
-    assert outputs == [False] * 4  # no graph is kept of what is frozen
+    assert len(outputs) >= 4 and not any(outputs)  # no graph is kept of what is frozen
     for name, parameter in model.named_parameters():
         is_trained = "modules_to_save" in name or "lora_" in name
         if is_trained and ("attention.attention.query" in name or "attention.attention.key" in name):
