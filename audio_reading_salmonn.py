@@ -84,8 +84,10 @@ def check_rate(sampling_rate) -> float:
     return sampling_rate
 
 
-def check_length(seconds: float, name: str) -> None:
-    """Raises `ValueError` if `name` is longer than what is read."""
+def check_length(seconds: float, name: str, longest: float | None = None) -> None:
+    """Raises `ValueError` if `name` is longer than `longest` seconds, or than what is read."""
+    if longest is not None and seconds > longest:
+        raise ValueError(f"`audio` {shorten(name)} must be at most {longest:g} s long, got {seconds:.1f} s.")
     longest = max_audio_seconds()
     if seconds > longest:
         raise ValueError(
@@ -166,9 +168,10 @@ def measure_file(file: str | Path | BytesIO, name: str) -> float:
         return opened.frames / opened.samplerate
 
 
-def read_file(file: str | Path | BytesIO, target_rate: int, name: str) -> np.ndarray:
+def read_file(file: str | Path | BytesIO, target_rate: int, name: str, longest: float | None = None) -> np.ndarray:
     """
-    The samples of a file that libsndfile reads, float32 of shape `(samples,)` and `target_rate`.
+    The samples of a file that libsndfile reads, float32 of shape `(samples,)` and `target_rate`. `longest` are the most
+    seconds that it may have, those of [`max_audio_seconds`] unless given.
 
     Raises:
         UnknownFormatError: if it is of another format.
@@ -176,7 +179,8 @@ def read_file(file: str | Path | BytesIO, target_rate: int, name: str) -> np.nda
             impossible rate, or holds NaN, inf or numbers far beyond full scale.
     """
     with _open(file, name) as opened:
-        samples = _join(_blocks(opened, name), opened.samplerate, target_rate)
+        check_length(opened.frames / opened.samplerate, name, longest)
+        samples = _join(_blocks(opened, name, longest), opened.samplerate, target_rate)
     if not len(samples):
         raise ValueError(f"`audio` {shorten(name)} holds no samples.")
     return samples
@@ -215,7 +219,7 @@ def _open(file: str | Path | BytesIO, name: str):
     return opened
 
 
-def _blocks(opened, name: str) -> Iterator[np.ndarray]:
+def _blocks(opened, name: str, longest: float | None = None) -> Iterator[np.ndarray]:
     """The decoded blocks `(frames, channels)` of an opened file, each checked."""
     claimed, frames = opened.frames, 0
     size = max(1, BLOCK_FRAMES // opened.channels)
@@ -230,7 +234,7 @@ def _blocks(opened, name: str) -> Iterator[np.ndarray]:
         if not len(block):
             break
         frames += len(block)
-        check_length(frames / opened.samplerate, name)
+        check_length(frames / opened.samplerate, name, longest)
         yield check_samples(block, f"`audio` {shorten(name)}")
     if frames < 0.99 * claimed - _LOOSE_FRAMES:
         raise ValueError(

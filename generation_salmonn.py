@@ -382,8 +382,8 @@ class SalmonnGenerationMixin(GenerationMixin):
     ) -> list[int]:
         """Audio tokens of each clip, of features that are checked."""
         encoder = self.model.audio_encoder
-        num_frames = encoder.count_frames(encoder.find_real_frames(input_features, input_features_mask))
-        counts = torch.tensor([self.config.num_audio_tokens(frames) for frames in num_frames.tolist()])
+        is_real = encoder.find_real_frames(input_features, input_features_mask)
+        counts = torch.tensor(encoder.count_audio_tokens(is_real.sum(-1).tolist(), is_real.shape[1]))
         starts = range(len(counts)) if segment_ids is None else (segment_ids == 0).nonzero().flatten().tolist()
         return [int(count.sum()) for count in counts.tensor_split(starts[1:])]
 

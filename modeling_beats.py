@@ -106,7 +106,8 @@ class BeatsRelativePositionBias(nn.Embedding):
         # up once and their windows copied, from the last query to the first.
         relative_position = torch.arange(1 - sequence_length, sequence_length, device=self.weight.device)
         bucket = relative_position_buckets(relative_position, self.num_embeddings, self.max_distance)
-        bias = super().forward(bucket).transpose(0, 1)
+        # contiguous: every layer reads all of it, row by row
+        bias = super().forward(bucket).transpose(0, 1).contiguous()
         # CODEPATH: compiled and exported programs look every pair up: ONNX has no operation for overlapping windows
         if torch.compiler.is_compiling():
             positions = torch.arange(sequence_length, device=bias.device)

@@ -175,11 +175,17 @@ class SalmonnPreTrainedModel(SalmonnAdapterMixin, PreTrainedModel):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
 
-def _concatenate(outputs: list[torch.Tensor] | list[tuple[torch.Tensor]]) -> torch.Tensor | tuple[torch.Tensor]:
-    """An output of several batches, or several of each (hidden states of all layers)."""
-    if isinstance(outputs[0], torch.Tensor):
-        return torch.cat(outputs)
-    return tuple(torch.cat(layer) for layer in zip(*outputs))
+def _concatenate(outputs: list[torch.Tensor | tuple], order: list[int]) -> torch.Tensor | tuple:
+    """An output of several passes, or several of each (hidden states of all layers), padded and with its rows in order."""
+    if not isinstance(outputs[0], torch.Tensor):
+        return tuple(_concatenate(layer, order) for layer in zip(*outputs))
+    longest = [max(sizes) for sizes in zip(*(output.shape[1:] for output in outputs))]
+    padded = []
+    for output in outputs:
+        missing = [most - size for most, size in zip(longest, output.shape[1:])]
+        # pairs from the last axis to the first: nothing before, what is missing behind
+        padded.append(nn.functional.pad(output, [number for size in missing[::-1] for number in (0, size)]))
+    return torch.cat(padded)[order]
 
 
 @auto_docstring(
@@ -258,22 +264,34 @@ class SalmonnModel(SalmonnPreTrainedModel):
         input_features, input_features_mask, segment_ids = self.split_clips(
             input_features, input_features_mask, segment_ids
         )
-        encoder.check_features(input_features, input_features_mask, segment_ids)
-        # CODEPATH: models trained on the real length of their clips hear nothing beyond the longest segment's
-        if not self.config.fixed_length and not torch.compiler.is_compiling():
-            frames = encoder.find_real_frames(input_features, input_features_mask).sum(-1)
-            longest = int(frames.max()) // 2 * 2 + 2
-            input_features = input_features[..., :longest]
-            input_features_mask = None if input_features_mask is None else input_features_mask[:, :longest]
-        at_once = self.config.max_segments_at_once
-        inputs = (input_features, input_features_mask, segment_ids)
-        if torch.compiler.is_compiling() or len(input_features) <= at_once:
-            return self._hear(*inputs, **kwargs)
-        parts = [
-            self._hear(*(None if x is None else x[start : start + at_once] for x in inputs), **kwargs)
-            for start in range(0, len(input_features), at_once)
-        ]
-        return BaseModelOutputWithPooling(**{name: _concatenate([part[name] for part in parts]) for name in parts[0]})
+        real_frames = encoder.check_features(input_features, input_features_mask, segment_ids)
+        if real_frames is None:  # compiled: all in one pass
+            return self._hear(input_features, input_features_mask, segment_ids, **kwargs)
+        passes = encoder.plan_passes(real_frames, input_features.device)
+        parts = []
+        for rows in passes:
+            inputs = (input_features, input_features_mask, segment_ids)
+            if len(passes) > 1:
+                inputs = [None if x is None else x[rows] for x in inputs]
+            frames = [real_frames[row] for row in rows]
+            features, mask = encoder.cut_padding(*inputs[:2], frames)
+            parts.append(self._hear(features, mask, inputs[2], frames, **kwargs))
+        if len(parts) == 1:
+            return parts[0]
+        columns = (input_features if input_features_mask is None else input_features_mask).shape[-1]
+        return self._join_passes(parts, passes, encoder.count_audio_tokens(real_frames, columns))
+
+    def _join_passes(
+        self, parts: list[BaseModelOutputWithPooling], passes: list[list[int]], counts: list[int]
+    ) -> BaseModelOutputWithPooling:
+        """Outputs of several passes, in the order in which the segments came, each of so many audio tokens."""
+        rows = [row for rows in passes for row in rows]
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        joined = {
+            name: _concatenate([part[name] for part in parts], order) for name in parts[0] if name != "pooler_output"
+        }
+        audio_embeds = torch.cat([part.pooler_output for part in parts]).split([counts[row] for row in rows])
+        return BaseModelOutputWithPooling(pooler_output=torch.cat([audio_embeds[place] for place in order]), **joined)
 
     def split_clips(
         self,
@@ -311,14 +329,19 @@ class SalmonnModel(SalmonnPreTrainedModel):
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None,
+        real_frames: list[int] | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
-        """Encodes segments and reads them: what [`~SalmonnModel.get_audio_features`] returns."""
+        """Encodes segments and reads them in one pass: what [`~SalmonnModel.get_audio_features`] returns."""
         encoder = self.audio_encoder
-        audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids}
+        audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids, "real_frames": real_frames}
         audio = {name: x for name, x in audio.items() if x is not None}
         output = encoder(input_features, **audio, return_dict=True, **kwargs)
-        lengths = encoder.find_lengths(encoder.find_real_frames(input_features, input_features_mask))
+        if real_frames is None:
+            frames = encoder.find_real_frames(input_features, input_features_mask).sum(-1)
+        else:  # on the host, where windows are chosen without waiting for the device
+            frames = torch.tensor(real_frames)
+        lengths = encoder.find_lengths(frames)
         return BaseModelOutputWithPooling(
             last_hidden_state=output.last_hidden_state,
             pooler_output=self._connect(output.last_hidden_state, lengths),
@@ -335,7 +358,7 @@ class SalmonnModel(SalmonnPreTrainedModel):
         if window is None:
             windows = stream
             if lengths is not None:
-                beside["attention_mask"] = length_mask(lengths, num_frames)
+                beside["attention_mask"] = length_mask(lengths, num_frames).to(stream.device)
         else:
             num_windows = count_windows(num_frames, window, stride, self.config.pad_last_window)
             padding = max(window + (num_windows - 1) * stride - num_frames, 0)
@@ -346,7 +369,8 @@ class SalmonnModel(SalmonnPreTrainedModel):
                 windows = windows.flatten(0, 1)
             else:
                 counts = count_windows(lengths, window, stride, self.config.pad_last_window)
-                windows = windows[length_mask(counts, num_windows).to(windows.device)]
+                chosen = length_mask(counts, num_windows).nonzero(as_tuple=True)
+                windows = windows[tuple(places.to(windows.device) for places in chosen)]
         # CODEPATH: this connector attends to the LLM's embeddings, which only their module can read when offloaded
         if self.config.connector_type == "cross_attention":
             ids = torch.arange(self.config.text_config.vocab_size, device=windows.device)

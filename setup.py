@@ -70,6 +70,8 @@ EXTRAS = {
     # Engines: `vllm serve` and `salmonn transcribe`. vLLM 0.33 is the first that takes Transformers 5.20.
     "vllm": ["vllm>=0.33"],
     "ray": ["ray[data]>=2.40"],
+    # `salmonn serve`
+    "serve": ["fastapi", "uvicorn", "python-multipart", "pydantic>=2", "openai>=1.98"],
     "web-test": ["playwright>=1.40"],
     # BEATs as ONNX files.
     "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],

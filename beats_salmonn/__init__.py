@@ -10,8 +10,9 @@ BEATs as people use it: what is heard in clips of any length and when, and the e
 
 from beats_salmonn.embedding import Embedder, Embedding
 from beats_salmonn.export import export_onnx
+from beats_salmonn.speech import SpeechDetector
 from beats_salmonn.tagging import Tagger, Tags
 from beats_salmonn.windows import Clip
 
 
-__all__ = ["Clip", "Embedder", "Embedding", "Tagger", "Tags", "export_onnx"]
+__all__ = ["Clip", "Embedder", "Embedding", "SpeechDetector", "Tagger", "Tags", "export_onnx"]

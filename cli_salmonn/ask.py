@@ -8,7 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cli_salmonn.commands import MAX_BEAMS, add_command, add_dtype, integer, positive_integer, real_number
+from cli_salmonn.commands import (
+    MAX_BEAMS,
+    add_command,
+    add_dtype,
+    add_speech_tagger,
+    check_speech_tagger,
+    integer,
+    positive_integer,
+    real_number,
+)
 from data_salmonn.transcripts import FORMATS, format_segments, join
 
 
@@ -20,6 +29,7 @@ examples:
   salmonn ask ./salmonn-13b one.wav two.wav "Which of the two is louder?"
   salmonn ask ./salmonn-13b recordings/ "Describe the sound." --jsonl > answers.jsonl
   salmonn ask ./salmonn-13b interview.mp3 --format srt > interview.srt
+  salmonn ask ./salmonn-13b long.mp3 --format vtt --speech-tagger BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt
   salmonn ask ./salmonn-13b clip.wav "Tell a story about it." --lora-scale 0.5
   salmonn ask ./salmonn-13b clip.wav --head-mask legacy_checkpoints/gender_librispeech/checkpoint.pth
   salmonn ask ./base clip.wav --adapter runs/pretrain/adapter
@@ -55,6 +65,7 @@ def add_parser(commands) -> None:
     output.add_argument("--jsonl", action="store_true", help="print an object a line for each clip and question")
     output.add_argument("--format", choices=FORMATS, help="print a transcript with times, by segment")
     parser.add_argument("--no-stream", action="store_true", help="print answers whole, on a terminal too")
+    add_speech_tagger(parser)
     parser.add_argument(
         "--adapter", metavar="DIR", help="adapter, such as `salmonn train` writes, for a MODEL without one"
     )
@@ -75,6 +86,7 @@ def add_parser(commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     from conversion_salmonn.folders import check_adapter, check_model
 
+    check_speech_tagger(options)
     check_model(options.model)
     if options.adapter is not None:
         check_adapter(options.adapter)
@@ -84,6 +96,8 @@ def _run(options: argparse.Namespace) -> None:
         sources = find_sources(options.words, options.questions, options.each, folder)
         if options.head_mask is not None and not sources.questions:
             sources = replace(sources, questions=[""])  # the mask says what to do
+        if options.speech_tagger is not None and sources.questions:
+            raise ValueError("`--speech-tagger` is for transcripts, and questions are answered: leave out one of them")
         if options.format is not None:
             _check_format(options.format, sources)
         rows = None if sources.manifest is None else _read_rows(sources.manifest)
@@ -118,8 +132,12 @@ def _read_rows(manifest) -> list:
 
 
 def _load(options: argparse.Namespace, stream: bool):
+    from beats_salmonn import SpeechDetector
     from cli_salmonn import inference
+    from conversion_salmonn.loading import choose_device
 
+    device = choose_device(options.device)
+    detector = SpeechDetector.from_options(options.speech_tagger, options.no_speech_threshold, device)
     model, processor = inference.load(options.model, options.device, options.dtype, options.adapter)
     head_mask = None
     if options.head_mask is not None:
@@ -130,6 +148,7 @@ def _load(options: argparse.Namespace, stream: bool):
         model,
         processor,
         stream=stream,
+        detector=detector,
         max_new_tokens=options.max_new_tokens,
         num_beams=options.num_beams,
         lora_scale=options.lora_scale,

@@ -53,6 +53,27 @@ def add_dtype(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=f"of the weights ({default})")
 
 
+def add_speech_tagger(parser: argparse.ArgumentParser) -> None:
+    """Adds what tells that nothing is said."""
+    parser.add_argument(
+        "--speech-tagger",
+        metavar="BEATS",
+        help="a BEATs with a classifier: what it hears no speech in is not transcribed (default: all is transcribed)",
+    )
+    parser.add_argument(
+        "--no-speech-threshold",
+        type=real_number(0, 1),
+        metavar="P",
+        help="how sure the tagger must be that nothing is said (default: 0.95)",
+    )
+
+
+def check_speech_tagger(options: argparse.Namespace) -> None:
+    """Raises `ValueError` if there is a threshold and nothing that it is for."""
+    if options.no_speech_threshold is not None and options.speech_tagger is None:
+        raise ValueError("`--no-speech-threshold` needs the BEATs whose scores it is for: give `--speech-tagger` too")
+
+
 def add_beats(parser: argparse.ArgumentParser) -> None:
     """Adds clips, the BEATs that hears them, and how."""
     parser.intermixed = True

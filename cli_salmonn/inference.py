@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from beats_salmonn import SpeechDetector
 from cli_salmonn.streaming import AnswerStreamer
 from conversion_salmonn.loading import choose_device, load_with_adapter
 from data_salmonn.transcripts import Segment
@@ -61,10 +62,11 @@ class Listener:
 
     `generation` are arguments of `generate`; those that are `None` are left to the model. With `stream`, answers appear on
     standard output while they are written, unless the model searches with beams, whose words are not final before the end.
+    With a `detector`, pieces in which it hears no speech are not transcribed: their text is empty.
     """
 
-    def __init__(self, model, processor, stream: bool = False, **generation):
-        self.model, self.processor = model, processor
+    def __init__(self, model, processor, stream: bool = False, detector: SpeechDetector | None = None, **generation):
+        self.model, self.processor, self.detector = model, processor, detector
         self.generation = {name: value for name, value in generation.items() if value is not None}
         beams = self.generation.get("num_beams", getattr(model.generation_config, "num_beams", None))
         self.streamer = AnswerStreamer(processor) if stream and beams in (None, 1) else None
@@ -103,17 +105,28 @@ class Listener:
         with tqdm(desc=f"Transcribing {name}", total=len(pieces), unit="piece", leave=False, disable=hidden) as bar:
             for first in range(0, len(pieces), at_once):
                 group = pieces[first : first + at_once]
-                inputs = prepare(self.processor, group, None).to(self.model.device)
-                output = self.model.generate(**inputs, **generation)
+                texts = self._transcribe(group, generation)
                 bar.update(len(group))
-                for piece, ids in zip(group, output):
+                for piece, text in zip(group, texts):
                     end = start + len(piece)
-                    text = self.processor.decode(ids, skip_special_tokens=True).strip()
                     if self.streamer is not None and "streamer" not in generation:
                         self.streamer.write(text)
                     yield Segment(round(start / rate, 3), round(end / rate, 3), text)
                     start = end
         self._finish()
+
+    def _transcribe(self, pieces: list[np.ndarray], generation: dict) -> list[str]:
+        """The text of each piece, none where nothing is said."""
+        has_speech = [self.detector is None or self.detector.has_speech(piece) for piece in pieces]
+        spoken = [piece for piece, is_spoken in zip(pieces, has_speech) if is_spoken]
+        if not spoken:
+            return [""] * len(pieces)
+        inputs = prepare(self.processor, spoken, None).to(self.model.device)
+        output = iter(self.model.generate(**inputs, **generation))
+        return [
+            self.processor.decode(next(output), skip_special_tokens=True).strip() if is_spoken else ""
+            for is_spoken in has_speech
+        ]
 
     def _warn_about_long_clips(self, clips: list[np.ndarray], name: str) -> None:
         extractor = self.processor.feature_extractor

@@ -3,7 +3,14 @@
 
 import argparse
 
-from cli_salmonn.commands import add_command, add_dtype, name_and_value, positive_integer
+from cli_salmonn.commands import (
+    add_command,
+    add_dtype,
+    add_speech_tagger,
+    check_speech_tagger,
+    name_and_value,
+    positive_integer,
+)
 
 
 EXAMPLES = """\
@@ -46,6 +53,7 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--workers", type=positive_integer, metavar="N", help="of Ray (default: one for each GPU, or 1)"
     )
+    add_speech_tagger(parser)
     parser.add_argument("--adapter", metavar="DIR", help="adapter for a MODEL without one")
     parser.add_argument(
         "--max-new-tokens", type=positive_integer, metavar="N", help="longest answer (default: the model's own)"
@@ -69,6 +77,7 @@ def add_parser(commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     from conversion_salmonn.folders import check_adapter, check_model
 
+    check_speech_tagger(options)
     check_model(options.model)
     if options.adapter is not None:
         check_adapter(options.adapter)
@@ -88,6 +97,8 @@ def _run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         generation={"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams},
         engine_options=dict(options.engine_options),
+        speech_tagger=options.speech_tagger,
+        no_speech_threshold=options.no_speech_threshold,
     )
     if summary is None:  # one of several processes, of which the first speaks
         return 0

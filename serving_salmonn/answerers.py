@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from beats_salmonn import SpeechDetector
 from data_salmonn.audio import read_audio
 from data_salmonn.extras import needs_extra
 
@@ -23,6 +24,8 @@ class Settings:
     workers: int | None = None
     generation: dict = field(default_factory=dict)
     engine_options: dict = field(default_factory=dict)
+    speech_tagger: str | None = None
+    no_speech_threshold: float | None = None
 
     def describe(self) -> dict:
         """What decides about the answers, and must be the same where a job goes on."""
@@ -32,6 +35,8 @@ class Settings:
             "dtype": self.dtype,
             "batch_size": self.batch_size,
             "generation": self.generation,
+            "speech_tagger": self.speech_tagger,
+            "no_speech_threshold": self.no_speech_threshold,
         }
 
 
@@ -40,12 +45,13 @@ class _Answerer(ABC):
 
     processor: object
     batch_size: int
+    detector: SpeechDetector | None = None
 
     def answer(self, clips: Sequence[np.ndarray], questions: Sequence[str | None]) -> list[list[dict]]:
         """
         The segments of the answer about each clip, `(samples,)` of 16 kHz: `start` and `end` in seconds, and `text`. A question
         has an answer of one segment. Without one a clip is transcribed, piece by piece if it is longer than the model was
-        trained on.
+        trained on; a piece in which the detector, if there is one, hears no speech has no text.
         """
         extractor = self.processor.feature_extractor
         rate = extractor.sampling_rate
@@ -57,6 +63,9 @@ class _Answerer(ABC):
             for piece in [clip] if question is not None else extractor.split_for_transcription(clip):
                 start, end = end, end + len(piece)
                 found.append({"start": round(start / rate, 3), "end": round(end / rate, 3)})
+                if question is None and self.detector is not None and not self.detector.has_speech(piece):
+                    found[-1]["text"] = ""
+                    continue
                 units.append((found[-1], piece, asked))
         for first in range(0, len(units), self.batch_size):
             group = units[first : first + self.batch_size]
@@ -81,6 +90,7 @@ class Answerer(_Answerer):
         from conversion_salmonn.loading import choose_device, load_with_adapter
 
         device = choose_device(device)
+        self.detector = _load_detector(settings, device)
         dtype = settings.dtype or ("float32" if device.type == "cpu" else "auto")
         model, self.processor = load_with_adapter(settings.model, settings.adapter, dtype)
         self.model, self.batch_size, self.generation = model.to(device), settings.batch_size, settings.generation
@@ -108,6 +118,7 @@ class VllmAnswerer(_Answerer):
         with needs_extra("vllm"):
             import vllm
 
+        self.detector = _load_detector(settings, "cpu")  # the engine takes the memory of the GPU
         options = settings.engine_options | ({} if settings.dtype is None else {"dtype": settings.dtype})
         self.processor, self.batch_size = processor, settings.batch_size
         self.engine = vllm.LLM(settings.model, **options)
@@ -126,6 +137,10 @@ class VllmAnswerer(_Answerer):
         outputs = self.engine.generate(prompts, self.sampling, use_tqdm=False)
         ids = [output.outputs[0].token_ids for output in outputs]
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _load_detector(settings: Settings, device) -> SpeechDetector | None:
+    return SpeechDetector.from_options(settings.speech_tagger, settings.no_speech_threshold, device)
 
 
 def answer_batch(answerer: _Answerer, batch: Sequence) -> list[dict]:

@@ -80,6 +80,8 @@ def answer_corpus(
     dtype: str | None = None,
     generation: dict | None = None,
     engine_options: dict | None = None,
+    speech_tagger: str | Path | None = None,
+    no_speech_threshold: float | None = None,
 ) -> Summary | None:
     """
     Answers every row of a manifest and writes `output`. Called again after a kill, it makes what is missing.
@@ -98,6 +100,9 @@ def answer_corpus(
         adapter, device, dtype: as for [`load_with_adapter`]; the device is not for Ray, which assigns it.
         generation (`dict`, *optional*): arguments of `generate`, of which vLLM takes `max_new_tokens` only.
         engine_options (`dict`, *optional*): arguments of `vllm.LLM`, such as `max_model_len`.
+        speech_tagger (`str` or `Path`, *optional*): a BEATs with a classifier, see [`~beats_salmonn.SpeechDetector`]: pieces in
+            which it hears no speech are not transcribed, and their text is empty.
+        no_speech_threshold (`float`, *optional*): how sure it must be that nothing is said.
 
     Returns:
         [`Summary`], and `None` in all of several processes but the first.
@@ -115,6 +120,8 @@ def answer_corpus(
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if question is not None and not question.strip():
         raise ValueError("`question` must not be empty.")
+    if no_speech_threshold is not None and speech_tagger is None:
+        raise ValueError("`no_speech_threshold` needs a `speech_tagger`, whose scores it is for.")
     output = Path(output)
     if output.suffix not in ENDINGS:
         raise ValueError(f"`output` must end in {' or '.join(ENDINGS)}, got {output}.")
@@ -129,6 +136,8 @@ def answer_corpus(
         workers=workers,
         generation={name: value for name, value in (generation or {}).items() if value is not None},
         engine_options=engine_options or {},
+        speech_tagger=None if speech_tagger is None else str(speech_tagger),
+        no_speech_threshold=no_speech_threshold,
     )
     runner = ENGINES[engine](settings)  # which checks them
     items = read_items(manifest, question)

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from audio_encoder_salmonn import SalmonnAudioEncoder
 from feature_extraction_beats import BeatsFeatureExtractor
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from modeling_salmonn import SalmonnForConditionalGeneration
-from tiny_salmonn import ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
+from tiny_salmonn import VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor, with_adapter
 
 
 ALONE = {"speech_config": None, "segment_seconds": 4}
@@ -60,7 +61,8 @@ def test_the_stream_is_what_get_audio_features_reads():
     features = processor.feature_extractor([noise(2), noise(1)], 16000, return_tensors="pt")
     with torch.no_grad():
         stream = model.get_encoder("audio")(**features).last_hidden_state
-        assert torch.equal(stream, model.get_audio_features(**features).last_hidden_state)
+        found = model.get_audio_features(**features).last_hidden_state  # in two passes
+    torch.testing.assert_close(found, stream, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("fixed_length", [True, False])
@@ -126,6 +128,51 @@ def test_an_adapter_on_beats_alone(alone, tmp_path):
     with torch.no_grad():
         assert torch.equal(loaded(**inputs).logits, trained(**inputs).logits)
         assert not torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+# Transformers' Q-Former asks whether the mask of whole segments masks anything.
+ASKS = ("real length, whole segment", "real length, BEATs only, whole segment")
+
+
+@pytest.mark.parametrize("settings", [VARIANTS[name] for name in VARIANTS if name not in ASKS])
+@pytest.mark.parametrize("frames", [(198, 98), (198, 198)])
+def test_nothing_waits_for_the_device_between_features_and_embeddings(settings, frames):
+    """Tensors without data cannot be read: whatever asks for a value of theirs raises an error."""
+    config = tiny_config(**settings)
+    model = tiny_model(config)
+    columns = config.segment_columns if config.fixed_length else 200
+    features = torch.empty(2, config.num_mel_bins + config.num_fbank_bins, columns, device="meta")
+    mask = torch.empty(2, columns, device="meta", dtype=torch.long)
+    output = model.model.to("meta")._hear(features, mask, torch.empty(2, device="meta"), list(frames))
+    counts = model.model.audio_encoder.count_audio_tokens(list(frames), columns)
+    assert output.pooler_output.shape == (sum(counts), config.text_config.hidden_size)
+
+
+def test_features_are_checked_in_one_read():
+    config = tiny_config(fixed_length=False)
+    model, processor = tiny_model(config), tiny_processor(config)
+    features = processor.feature_extractor([noise(2), noise(1)], 16000, return_tensors="pt")
+    with torch.no_grad(), Reads() as reads:
+        model.get_audio_features(**features)
+    assert reads.count == 1
+
+
+class Reads(TorchFunctionMode):
+    """Counts the values of tensors that Python asks for, each of which waits for a GPU."""
+
+    NAMES = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy")
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += getattr(function, "__name__", "") in self.NAMES
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_cpu_reads_like_lengths_together_and_other_devices_all_that_they_can():
+    encoder = tiny_model(tiny_config(max_segments_at_once=3)).model.audio_encoder
+    frames = [100, 300, 98, 299, 301, 298]
+    assert encoder.plan_passes(frames, torch.device("cpu")) == [[1, 3, 4], [5], [0, 2]]
+    assert encoder.plan_passes(frames, torch.device("meta")) == [[1, 3, 4], [0, 2, 5]]
 
 
 def test_segments_of_less_than_a_patch_are_refused(alone):

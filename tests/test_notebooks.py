@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from setup_file import read_setup
 
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 
@@ -93,3 +94,5 @@ def test_notebooks_are_clean_and_open_in_colab(path):
     assert ROOT / badge[2] == path
     assert has_tag(install, "install")
     assert f'REPOSITORY = "https://github.com/{badge[1]}"' in "".join(install["source"])  # one address for both
+    home = read_setup()[0]["repository"]() or "https://github.com/OWNER/REPOSITORY"  # until CITATION.cff has one
+    assert home == f"https://github.com/{badge[1]}"

@@ -23,7 +23,7 @@ class FrozenEncodersMixin:
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None,
         segment_ids: torch.LongTensor | None = None,
-    ):
+    ) -> list[int] | None:
         if not _are_states(input_features, input_features_mask):
             return super().check_features(input_features, input_features_mask, segment_ids)
         width = self.config.encoder_width
@@ -33,13 +33,26 @@ class FrozenEncodersMixin:
                 f"{input_features.shape[1]}: the cache belongs to another model."
             )
         self._check_segments(len(input_features), 2 * input_features.shape[-1], input_features_mask, segment_ids)
+        return self._check_values(input_features, input_features_mask)
+
+    def plan_passes(self, real_frames: list[int], device: torch.device) -> list[list[int]]:
+        # encoded alone, no segment is padded
+        return [rows.tolist() for rows in torch.arange(len(real_frames)).split(self.config.max_segments_at_once)]
+
+    def cut_padding(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, real_frames: list[int]
+    ):
+        if not _are_states(input_features, input_features_mask) or self.config.fixed_length:
+            return super().cut_padding(input_features, input_features_mask, real_frames)
+        frames = max(real_frames) // 2 + 1
+        return input_features[..., :frames], input_features_mask[:, : 2 * frames]
 
     def forward(self, input_features: torch.Tensor, *args, **kwargs):
         check_frozen(self)
         return super().forward(input_features, *args, **kwargs)
 
     def _run_encoders(
-        self, input_features: torch.Tensor, is_real: torch.BoolTensor, lengths: torch.Tensor | None, **kwargs
+        self, input_features: torch.Tensor, is_real: torch.BoolTensor, real_frames: list[int] | None, **kwargs
     ):
         states = input_features
         if not _are_states(input_features, is_real):
@@ -69,13 +82,13 @@ class FrozenEncodersMixin:
             For each segment the speech encoder's output `(frames, d_speech)`, without padding unless the model has a
             fixed length, and BEATs' `(tokens, d_beats)`; `None` for the one that the model lacks.
         """
-        if not is_real.any(-1).all():
+        real_frames = is_real.sum(-1).tolist()
+        if min(real_frames) == 0:
             raise ValueError("`input_features_mask` must mark real frames in every segment, got one of padding only.")
         segments = []
-        for features, real in zip(input_features, is_real):
-            columns = real.shape[0] if self.config.fixed_length else int(real.sum()) // 2 * 2 + 2
-            features, real = features[None, :, :columns], real[None, :columns]
-            outputs = super()._run_encoders(features, real, self.find_lengths(real))
+        for features, real, frames in zip(input_features, is_real, real_frames):
+            features, real = super().cut_padding(features[None], real[None], [frames])
+            outputs = super()._run_encoders(features, real, [frames])
             segments.append(tuple(None if output is None else output.last_hidden_state[0] for output in outputs))
         return segments
 

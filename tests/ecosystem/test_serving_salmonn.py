@@ -1,21 +1,13 @@
 """`transformers serve` with the `openai` client, and what vLLM's Transformers backend asks of a model."""
 
-import base64
-import io
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
-import soundfile as sf
 import torch
 from safetensors.torch import load_file
+from served import chat, serving, wav
 from tiny_nano import save_nano
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -56,55 +48,15 @@ def nano(tmp_path_factory):
 def served(request, tmp_path_factory):
     """A model and a client of its server, which is started as the documentation does, for this model alone."""
     folder = request.getfixturevalue(request.param)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder, "--trust-remote-code"]
-    directory = tmp_path_factory.mktemp("server")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(directory / "modules")}
-    with open(directory / "log", "w+") as log:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env=environment,
-        )
-        try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health").read()
-                    break
-                except (urllib.error.URLError, ConnectionError):
-                    assert server.poll() is None, (directory / "log").read_text()
-                    time.sleep(0.5)
-            yield (
-                folder,
-                openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300),
-            )
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wav(seconds: float) -> io.BytesIO:
-    buffer = io.BytesIO()
-    sf.write(buffer, noise(seconds), 16000, format="WAV", subtype="FLOAT")
-    buffer.seek(0)
-    buffer.name = "clip.wav"
-    return buffer
-
-
-def chat_request(folder: str) -> dict:
-    audio = {"data": base64.b64encode(wav(2).getvalue()).decode(), "format": "wav"}
-    content = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": "What is this?"}]
-    return {"model": folder, "messages": [{"role": "user", "content": content}], "max_tokens": 5}
+    command = ["transformers.cli.transformers", "serve", folder, "--trust-remote-code", "--device", "cpu"]
+    with serving(tmp_path_factory.mktemp("server"), *command) as address:
+        yield folder, openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=300)
 
 
 def test_chat(served):
     """Asked with nothing but what the `openai` client asks for by itself."""
     folder, client = served
-    request_arguments = chat_request(folder)
+    request_arguments = chat(folder, wav(2).getvalue())
     answer = client.chat.completions.create(**request_arguments)
     model = SalmonnForConditionalGeneration.from_pretrained(folder)
     processor = SalmonnProcessor.from_pretrained(folder)
@@ -125,9 +77,9 @@ def test_another_model_is_refused(served, tmp_path):
     folder, client = served
     for other in (str(tmp_path), "somebody/model"):
         with pytest.raises(openai.BadRequestError) as refused:
-            client.chat.completions.create(**chat_request(folder) | {"model": other})
+            client.chat.completions.create(**chat(folder, wav(2).getvalue()) | {"model": other})
         assert f"pinned to '{folder}'" in refused.value.response.text
-    assert client.chat.completions.create(**chat_request(folder)).choices
+    assert client.chat.completions.create(**chat(folder, wav(2).getvalue())).choices
 
 
 @pytest.mark.parametrize("seconds", [2, 2.78, 6])

@@ -2,8 +2,8 @@
 """
 A corpus of short made clips through `salmonn transcribe`, which is killed in the middle and called again.
 
-    python benchmarks/benchmark_corpus.py FOLDER --rows 10000
-    python benchmarks/benchmark_corpus.py FOLDER --rows 10000 --engine ray --workers 2
+    python benchmarks/corpus.py FOLDER --rows 10000
+    python benchmarks/corpus.py FOLDER --rows 10000 --engine ray --workers 2
 
 FOLDER gets a tiny random model, the clips and the output. Prints how many rows there were at the kill, how many the second
 call has answered, and whether each row is in the output once.

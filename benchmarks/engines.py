@@ -2,7 +2,7 @@
 """
 The same clips through vLLM and through batches of `generate`: whether the tokens are the same, requests a second, memory.
 
-    python benchmarks/benchmark_engines.py ./merged CLIP.wav ... --max-new-tokens 40
+    python benchmarks/engines.py ./merged CLIP.wav ... --max-new-tokens 40
 
 Each engine runs in a process of its own, one after the other. Loading is not counted; memory is that of a process and of
 those that it has started, at its peak.

@@ -3,7 +3,7 @@
 Time and peak memory of each part of a model, for clips of several lengths.
 
     make bench
-    python benchmarks/benchmark_parts.py --model FOLDER --seconds 5 30 90 --new-tokens 32 --repeats 3
+    python benchmarks/parts.py --model FOLDER --seconds 5 30 90 --new-tokens 32 --repeats 3
 
 Without `--model` it measures `salmonn-nano`. Audio is noise: the time does not depend on what is heard. The answer has
 a fixed number of tokens. The first run of each length warms up and is not counted.
