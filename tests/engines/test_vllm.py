@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def generate(model, processor, prompts) -> list[list[int]]:
     return answers
 
 
+@contextmanager
+def start(folder, **settings):
+    """An engine, whose processes end with it: they would keep gigabytes."""
+    engine = vllm.LLM(folder, **SIZES | settings)
+    try:
+        yield engine
+    finally:
+        engine.llm_engine.engine_core.shutdown()
+
+
 def ask(engine, prompts, adapters=None) -> list[list[int]]:
     """All prompts at once, in batches as vLLM makes them."""
     sampling = vllm.SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
@@ -126,14 +137,14 @@ def ask(engine, prompts, adapters=None) -> list[list[int]]:
 @pytest.mark.parametrize("prefix_caching", [False, True])  # metrics add up over a process
 def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching):
     assert len(prompts) >= 40 and len({tuple(answer) for answer in expected}) > 20
-    engine = vllm.LLM(folder, enable_prefix_caching=prefix_caching, **SIZES)
-    assert ask(engine, prompts) == expected
-    assert ask(engine, prompts[::-1]) == expected[::-1]  # in other batches, and from the cache
-    hits = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:prefix_cache_hits")
-    assert (hits > 0) == prefix_caching
-    with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
-        ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
-    assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
+    with start(folder, enable_prefix_caching=prefix_caching) as engine:
+        assert ask(engine, prompts) == expected
+        assert ask(engine, prompts[::-1]) == expected[::-1]  # in other batches, and from the cache
+        hits = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:prefix_cache_hits")
+        assert (hits > 0) == prefix_caching
+        with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
+            ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
+        assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
 
 
 def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
@@ -149,16 +160,16 @@ def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
     )
     assert with_lora != without
     # a place for one more: on a CPU, vLLM 0.32 answers what has no LoRA with the last place, which is to be empty
-    engine = vllm.LLM(served, enable_lora=True, max_lora_rank=16, max_loras=2, **SIZES)
-    adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
-    assert ask(engine, chosen * 2, adapters) == with_lora + without
+    with start(served, enable_lora=True, max_lora_rank=16, max_loras=2) as engine:
+        adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
+        assert ask(engine, chosen * 2, adapters) == with_lora + without
 
 
 def test_two_processes_may_share_a_model(folder, prompts, expected):
     """Tensor parallelism: the LLM, Whisper and the Q-Former are shared out by heads, BEATs is in both."""
     chosen = [0, 9, 20, 37, 40, 42]
-    engine = vllm.LLM(folder, tensor_parallel_size=2, **SIZES)
-    assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
+    with start(folder, tensor_parallel_size=2) as engine:
+        assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
 
 
 def test_a_corpus_is_answered_as_by_transformers(folder, tmp_path):
