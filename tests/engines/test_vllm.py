@@ -166,7 +166,7 @@ def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
 
 
 def test_two_processes_may_share_a_model(folder, prompts, expected):
-    """Tensor parallelism: LLM and Whisper are shared out by heads, BEATs is in both."""
+    """Tensor parallelism: the LLM is shared out by its heads, BEATs is whole in both."""
     chosen = [0, 9, 20, 37, 40, 42]
     with start(folder, tensor_parallel_size=2) as engine:
         assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
