@@ -51,13 +51,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 os.environ.update(ENVIRONMENT)
-SIZES = {
-    "dtype": "float32",
-    "max_model_len": 2048,
-    "max_num_seqs": 16,
-    "enforce_eager": True,
-    "disable_log_stats": False,
-}
+SIZES = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 16, "enforce_eager": True}
+SIZES |= {"disable_log_stats": False}
 
 
 @pytest.fixture(scope="module")
