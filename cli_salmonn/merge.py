@@ -43,4 +43,4 @@ def _run(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         keep_lora=options.keep_lora,
     )
-    print(f"wrote {output}")
+    print(f"wrote {output}" + (f", and its LoRA to {output / 'lora'}" if options.keep_lora else ""))

@@ -58,14 +58,20 @@ def read_pickle(path: str | os.PathLike) -> Any:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         damaged = _find_damage(path) if is_zip else None
     except Exception as error:  # a damaged pickle may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"checkpoint file {path} cannot be read: it is truncated, no PyTorch checkpoint, or holds more than weights "
-            f"({reason})"
+            f"({_shorten(error)})"
         ) from error
     if damaged:
         raise ValueError(f"checkpoint file {path} is damaged: what it holds in {damaged} is not what was written")
     return content
+
+
+def _shorten(error: Exception) -> str:
+    """What unpickling found, without torch's advice to run the code in the file."""
+    found = re.search(r"Unsupported .*?(?=\. |\n|$)", str(error))
+    lines = [found[0]] if found else str(error).strip().splitlines()
+    return lines[0] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
 def _find_damage(path: Path) -> str | None:

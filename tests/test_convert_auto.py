@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """`salmonn convert auto`: what a published file is, told by its tensors."""
 
+import argparse
 import json
 import re
 import shutil
@@ -89,6 +90,25 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         recognise(tmp_path / "cut")
     with pytest.raises(ValueError, match="a model of type 'llama', which is a part at most"):
         recognise(FIXTURES / "naturelm" / "llama")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x89PNG\r\n" + b"0" * 100, r"holds more than weights \(Unsupported operand 80\)$"),
+        (b"hello", r"holds more than weights \(KeyError\)$"),
+        (b"", r"holds more than weights \(EOFError\)$"),
+    ],
+)
+def test_other_files_have_no_advice_to_run_what_they_hold(tmp_path, content, reason):
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        recognise(tmp_path / "file.pt")
+    torch.save({"model": argparse.Namespace()}, tmp_path / "code.pt")
+    with pytest.raises(
+        ValueError, match=r"\(Unsupported global: GLOBAL argparse.Namespace was not an allowed .*default\)$"
+    ):
+        recognise(tmp_path / "code.pt")
 
 
 def test_help_and_documentation_have_every_family():

@@ -27,7 +27,7 @@ BROUGHT_BY = {
     "pyarrow": "datasets",
     "markupsafe": "jinja2",
     "regex": "transformers",
-    "starlette": "vllm",
+    "starlette": "fastapi",
     "tokenizers": "transformers",
     "urllib3": "vllm",
     "xxhash": "datasets",

