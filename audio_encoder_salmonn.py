@@ -17,6 +17,9 @@ The ears of SALMONN: Whisper, BEATs or both, their layer norms, and the one stre
 2310.13289, section 3.1).
 """
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -37,6 +40,21 @@ except ImportError:
 
 # On a CPU, how much of the longest segment a shorter one must fill to be read with it. Two passes then take less than one.
 LEAST_SHARE_OF_AUDIO = 0.9
+
+_REAL_FRAMES: ContextVar[list[int] | None] = ContextVar("real_frames", default=None)
+
+
+@contextmanager
+def known_frames(real_frames: list[int] | None):
+    """
+    Context in which the encoders know the real filter bank frames of each segment, and need not wait for the device to say
+    them. No argument of theirs, which would be an input of the encoders when they are exported.
+    """
+    token = _REAL_FRAMES.set(real_frames)
+    try:
+        yield
+    finally:
+        _REAL_FRAMES.reset(token)
 
 
 class SalmonnSpeechEncoder(WhisperEncoder):
@@ -110,21 +128,19 @@ class SalmonnAudioEncoder(nn.Module):
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None = None,
         segment_ids: torch.LongTensor | None = None,
-        real_frames: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutput:
         """
         `input_features`: `(segments, mel_bins + fbank_bins, columns)`, see [`~SalmonnModel.get_audio_features`].
-        `real_frames`: those of each segment, as [`~SalmonnAudioEncoder.check_features`] returns them. Without them the
-        encoders wait for the device to say how far the longest segment reaches.
 
         Returns a [`BaseModelOutput`]: `last_hidden_state` is the joint stream `(segments, frames, encoder_width)`, zero
         beyond the end of a segment; `hidden_states` and `attentions` are the speech encoder's, or those of BEATs alone.
         """
         is_real = self.find_real_frames(input_features, input_features_mask)
         lengths = self.find_lengths(is_real.sum(-1))
-        if real_frames is None and not torch.compiler.is_compiling():
-            real_frames = is_real.sum(-1).tolist()
+        real_frames = None
+        if not torch.compiler.is_compiling():
+            real_frames = _REAL_FRAMES.get() or is_real.sum(-1).tolist()
         speech_output, beats_output = self._run_encoders(input_features, is_real, real_frames, **kwargs)
 
         streams, num_frames = [], self.config.count_frames(is_real.shape[1])

@@ -17,6 +17,7 @@ SALMONN: Whisper and BEATs hear a clip, a connector turns windows of their joint
 LLM, with LoRA on its attention, answers (arXiv 2310.13289 and 2309.13963).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ except ImportError:  # before 5.21, with which engines come that pin Transformer
 
 try:
     from .adapter_salmonn import SalmonnAdapterMixin
-    from .audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, length_mask
+    from .audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, known_frames, length_mask
     from .configuration_salmonn import SalmonnConfig, count_windows
     from .connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from .generation_salmonn import SalmonnGenerationMixin
@@ -58,7 +59,7 @@ try:
     from .modeling_beats import BeatsModel
 except ImportError:
     from adapter_salmonn import SalmonnAdapterMixin
-    from audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, length_mask
+    from audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder, is_trained, known_frames, length_mask
     from configuration_salmonn import SalmonnConfig, count_windows
     from connectors_salmonn import CONNECTORS, SalmonnQFormerConnector
     from generation_salmonn import SalmonnGenerationMixin
@@ -338,9 +339,10 @@ class SalmonnModel(SalmonnPreTrainedModel):
         connector keeps for the next pass.
         """
         encoder = self.audio_encoder
-        audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids, "real_frames": real_frames}
+        audio = {"input_features_mask": input_features_mask, "segment_ids": segment_ids}
         audio = {name: x for name, x in audio.items() if x is not None}
-        output = encoder(input_features, **audio, return_dict=True, **kwargs)
+        with nullcontext() if real_frames is None else known_frames(real_frames):
+            output = encoder(input_features, **audio, return_dict=True, **kwargs)
         if real_frames is None:
             frames = encoder.find_real_frames(input_features, input_features_mask).sum(-1)
         else:  # on the host, where windows are chosen without waiting for the device

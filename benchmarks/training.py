@@ -19,6 +19,7 @@ from side_by_side import Benchmark
 from torch.utils.flop_counter import FlopCounterMode
 from training_memory import QUESTION_TOKENS, RELEASED
 
+from audio_encoder_salmonn import known_frames
 from cli_salmonn.inference import load
 from configuration_salmonn import SalmonnConfig
 from demo_salmonn.demo import find_nano
@@ -43,7 +44,8 @@ def count_operations(config: SalmonnConfig, seconds: float) -> tuple[float, floa
         (audio_tokens,) = encoder.count_audio_tokens([frames], columns)
         embeds = torch.empty(1, audio_tokens + QUESTION_TOKENS, config.text_config.hidden_size, requires_grad=True)
         with FlopCounterMode(display=False) as hearing:
-            encoder(features, torch.ones(1, columns), real_frames=[frames])
+            with known_frames([frames]):
+                encoder(features, torch.ones(1, columns))
         with FlopCounterMode(display=False) as reading:
             tokens = embeds.shape[1]
             mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool)  # one that Transformers does not look into
