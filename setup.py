@@ -77,7 +77,7 @@ EXTRAS = {
     # The web page, with the speech synthesiser of its example; and the browser's driver that tests it.
     "web": ["gradio>=6", "pillow>=10", "espeakng-loader>=0.2.4"],
     # Engines: `vllm serve` and `salmonn transcribe`. vLLM 0.33 is the first that takes Transformers 5.20.
-    "vllm": ["vllm>=0.33", "fastapi"],
+    "vllm": ["vllm>=0.33", "starlette"],
     "ray": ["ray[data]>=2.40"],
     # `salmonn serve`
     "serve": ["fastapi", "starlette", "uvicorn", "python-multipart", "pydantic>=2", "openai>=1.98"],

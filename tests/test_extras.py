@@ -27,7 +27,6 @@ BROUGHT_BY = {
     "pyarrow": "datasets",
     "markupsafe": "jinja2",
     "regex": "transformers",
-    "starlette": "fastapi",
     "tokenizers": "transformers",
     "urllib3": "vllm",
     "xxhash": "datasets",
