@@ -26,6 +26,7 @@ BROUGHT_BY = {
     "filelock": "huggingface-hub",
     "pyarrow": "datasets",
     "markupsafe": "jinja2",
+    "psutil": "accelerate",
     "regex": "transformers",
     "tokenizers": "transformers",
     "urllib3": "vllm",
