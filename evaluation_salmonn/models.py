@@ -63,8 +63,8 @@ class AudioModel(ABC):
         """Raises `ValueError` if the model cannot do `task`, before anything is generated."""
 
     @abstractmethod
-    def answer(self, clips: Sequence[np.ndarray], prompts: Sequence[str], task: Task, **generation) -> list[str]:
-        """One answer for each clip of shape `(samples,)` and its prompt."""
+    def answer(self, clips: Sequence[np.ndarray], prompts: Sequence[str], task: Task | None, **generation) -> list[str]:
+        """One answer for each clip of shape `(samples,)` and its prompt; without a task, as the prompt alone asks."""
 
     def describe(self) -> dict:
         """What the result file says of the model."""
@@ -97,7 +97,7 @@ class ChatModel(AudioModel):
     """A model whose processor's chat template takes clips."""
 
     def answer(self, clips, prompts, task, **generation):
-        if task.segments and self.model.config.model_type == "salmonn":
+        if task is not None and task.segments and self.model.config.model_type == "salmonn":
             return self._transcribe(clips, **generation)
         conversations = [
             [{"role": "user", "content": [self._audio_part(clip), {"type": "text", "text": prompt}]}]
