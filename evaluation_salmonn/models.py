@@ -63,7 +63,9 @@ class AudioModel(ABC):
         """Raises `ValueError` if the model cannot do `task`, before anything is generated."""
 
     @abstractmethod
-    def answer(self, clips: Sequence[np.ndarray], prompts: Sequence[str], task: Task | None, **generation) -> list[str]:
+    def answer(
+        self, clips: Sequence[np.ndarray], prompts: Sequence[str], task: Task | None, **generation
+    ) -> list[str]:
         """One answer for each clip of shape `(samples,)` and its prompt; without a task, as the prompt alone asks."""
 
     def describe(self) -> dict:
