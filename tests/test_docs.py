@@ -123,7 +123,7 @@ def reader(models, tmp_path, monkeypatch):
         for name, fixture in DOWNLOADS.items():
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).symlink_to(FIXTURES / fixture)
-        for name, seconds in (("clip.wav", 1.5), ("speech.wav", 2.0), ("long.wav", 33.0)):
+        for name, seconds in (("clip.wav", 1.5), ("speech.wav", 2.0), ("long.wav", 9.0)):
             noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16000))
             soundfile.write(name, noise, 16000)
         for name, row in MANIFESTS.items():

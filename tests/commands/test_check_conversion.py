@@ -20,7 +20,7 @@ from conversion_salmonn.loading import load_with_adapter
 from modeling_salmonn import SalmonnForConditionalGeneration
 
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture(scope="module")

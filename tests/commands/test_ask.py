@@ -24,7 +24,7 @@ from data_salmonn.transcripts import Segment, format_segments, join
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from nano_salmonn import assemble as assemble_module
 from nano_salmonn.data_makers import effects
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 
 

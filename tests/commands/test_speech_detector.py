@@ -20,7 +20,7 @@ from serving_salmonn.corpus import answer_corpus, read_output
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NANO = ROOT / "checkpoints" / "salmonn-nano" / "beats"
 SILENCE = np.zeros(32000, np.float32)
 # Two seconds each, between which a recording is cut.

@@ -23,8 +23,8 @@ from training_salmonn.run import keep_traceback
 from training_salmonn.trainer import NonFiniteError
 
 
-ROOT = Path(__file__).parents[1]
-FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parents[2]
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 CONVERT = [
     *("convert", "salmonn", "--ckpt", str(FIXTURES / "salmonn" / "salmonn_tiny.pth")),
     *("--whisper", str(FIXTURES / "salmonn" / "whisper"), "--llm", str(FIXTURES / "salmonn" / "llama")),

@@ -20,7 +20,7 @@ from modeling_beats import BeatsForAudioClassification, BeatsModel
 from tiny_salmonn import noise, tiny_config, tiny_model, with_adapter
 
 
-FIXTURES = Path(__file__).parent / "fixtures" / "beats"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "beats"
 FINE_TUNED, SELF_SUPERVISED = FIXTURES / "BEATs_tiny.pt", FIXTURES / "BEATs_tiny_ssl.pt"
 COLUMN = 0.16  # seconds
 

@@ -17,7 +17,7 @@ from cli_salmonn.main import main
 from tiny_salmonn import LLMS, VARIANTS, tiny_config, tiny_model, with_adapter
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from setup_file import read_setup
 from tiny_salmonn import tiny_config, tiny_model, tiny_processor, with_adapter
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 # What cells tagged "parameters" set, in a few seconds' worth. The BEATs is the one that they use.
 PARAMETERS = {
