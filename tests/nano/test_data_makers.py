@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_salmonn.data_makers import debian, effects, soundfont, speech, texts, voices
+from nano_salmonn.data_makers import debian, speech, texts, voices
 from nano_salmonn.data_makers.channels import EFFECTS
 from nano_salmonn.data_makers.clips import SHARD_CLIPS, read_clips, row_rng, write_clips
 from nano_salmonn.data_makers.effects import Effect
 from nano_salmonn.data_makers.rooms import add_noise, add_room, scale_to
+from nano_salmonn.data_makers.sources import all_packages
 from nano_salmonn.data_makers.texts import Sentence, make_facts, read_r_strings
 
 
@@ -114,7 +115,7 @@ def test_a_recorded_file_is_used(fake_apt, recorded, caplog):
 
 
 def test_every_source_is_recorded():
-    packages = (*effects.PACKAGES, *speech.PACKAGES, soundfont.SOUNDFONT)
+    packages = [package for package in all_packages() if isinstance(package, debian.DebianPackage)]
     versions = json.loads(debian.VERSIONS.read_text())
     assert {package.name for package in packages} <= versions.keys()
     assert all(len(found["sha256"]) == 64 and found["version"] for found in versions.values())

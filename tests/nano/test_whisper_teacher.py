@@ -250,5 +250,5 @@ class TestErrors:
     def test_is_off_by_default(self):
         recipe = load_beats_recipe("nano")
 
-        assert recipe.teacher.teacher is None
+        assert TeacherArguments().teacher is None
         assert not hasattr(new_model(replace(recipe.model), {"a": 0}), "teacher_head")
