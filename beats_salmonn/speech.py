@@ -32,6 +32,8 @@ SPEECH_LABELS = (
 
 class SpeechDetector:
     """
+    Says whether there is speech in a clip.
+
     Args:
         model: a BEATs with a classifier, as [`Tagger`] takes it.
         no_speech_threshold: nothing is said in clips with a higher [`~SpeechDetector.no_speech_prob`], as with Whisper's option of

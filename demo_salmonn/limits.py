@@ -3,9 +3,11 @@
 
 from dataclasses import dataclass
 
+from data_salmonn.limits import PositiveLimits
+
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(PositiveLimits):
     """
     Raises `ValueError` unless all are numbers above 0.
 
@@ -26,8 +28,3 @@ class Limits:
     new_tokens: int = 128
     answer_seconds: float = 120.0
     waiting: int = 16
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ValueError(f"`{name}` must be a number above 0, got {value!r}.")

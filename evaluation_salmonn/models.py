@@ -99,8 +99,6 @@ class ChatModel(AudioModel):
     """A model whose processor's chat template takes clips."""
 
     def answer(self, clips, prompts, task, **generation):
-        if task is not None and task.segments and self.model.config.model_type == "salmonn":
-            return self._transcribe(clips, **generation)
         conversations = [
             [{"role": "user", "content": [self._audio_part(clip), {"type": "text", "text": prompt}]}]
             for clip, prompt in zip(clips, prompts)
@@ -111,18 +109,23 @@ class ChatModel(AudioModel):
         )
         return self._continue(inputs, self.processor.tokenizer, **generation)
 
-    def _transcribe(self, clips: Sequence[np.ndarray], **generation) -> list[str]:
-        """SALMONN's transcripts: long clips are cut at silence, and transcribed segment by segment with its own prompt."""
-        inputs = self.processor(audio=list(clips), sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        output = self.model.generate(**self._move(inputs), **generation)
-        return [text.strip() for text in self.processor.batch_decode(output, skip_special_tokens=True)]
-
     def _audio_part(self, clip: np.ndarray) -> dict:
         return {"type": "audio", "audio": clip}
 
     def _template_options(self) -> dict:
         options = {"padding": True, "return_tensors": "pt", "sampling_rate": SAMPLING_RATE}
         return {"processor_kwargs": options}
+
+
+class SalmonnChatModel(ChatModel):
+    """SALMONN, which cuts long clips at silence and transcribes each piece with its own prompt where a task says `segments`."""
+
+    def answer(self, clips, prompts, task, **generation):
+        if not task.segments:
+            return super().answer(clips, prompts, task, **generation)
+        inputs = self.processor(audio=list(clips), sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        output = self.model.generate(**self._move(inputs), **generation)
+        return [text.strip() for text in self.processor.batch_decode(output, skip_special_tokens=True)]
 
 
 class VoxtralModel(ChatModel):
@@ -220,6 +223,7 @@ class CascadeModel(AudioModel):
 
 
 FAMILIES: dict[str, type[AudioModel]] = {
+    "salmonn": SalmonnChatModel,
     "whisper": WhisperModel,
     "voxtral": VoxtralModel,
     "granite_speech": GraniteModel,

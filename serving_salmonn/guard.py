@@ -23,6 +23,7 @@ from audio_reading_salmonn import read_file, shorten
 from data_salmonn.audio import SAMPLING_RATE
 from data_salmonn.extras import needs_extra
 from data_salmonn.json_text import parse_json
+from data_salmonn.limits import PositiveLimits
 
 
 with needs_extra("serve"):
@@ -36,7 +37,7 @@ ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
-class ServerLimits:
+class ServerLimits(PositiveLimits):
     """
     What one request may take. Raises `ValueError` unless all are numbers above 0.
 
@@ -57,11 +58,6 @@ class ServerLimits:
     characters: int = 20_000
     new_tokens: int = 512
     waiting: int = 64
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ValueError(f"`{name}` must be a number above 0, got {value!r}.")
 
 
 class Refused(Exception):

@@ -17,10 +17,25 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from test_sharing_salmonn import save
 from tiny_salmonn import noise
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def suppress_single_bytes(model, processor) -> None:
+    """Takes tokens of single bytes from a model, which a random one puts together to what is no text."""
+    texts = processor.tokenizer.batch_decode([[token] for token in range(len(processor.tokenizer))])
+    model.generation_config.suppress_tokens = [token for token, text in enumerate(texts) if "\ufffd" in text]
+
+
+def save_served(folder: Path) -> str:
+    """Saves a model of fixed length with an adapter, whose answers are text."""
+    model, processor = save(folder)
+    suppress_single_bytes(model, processor)
+    model.generation_config.save_pretrained(folder)
+    return str(folder)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from transformers import AutoModelForMultimodalLM
 from data_salmonn.journals import Journal, append_lines, read_journals
 from data_salmonn.manifests import ManifestError
 from evaluation_salmonn.data import load_examples
-from evaluation_salmonn.models import ChatModel, load_model
+from evaluation_salmonn.models import ChatModel, SalmonnChatModel, load_model
 from evaluation_salmonn.predictions import make_row, read_predictions
 from evaluation_salmonn.report import score_rows, to_markdown
 from evaluation_salmonn.run_files import read_results
@@ -96,7 +96,7 @@ def test_batch_size_and_order_change_no_answer(data, tmp_path, variant):
 
 def test_long_clips_are_transcribed_segment_by_segment_where_a_task_says_so():
     config = tiny_config(segment_seconds=2, max_audio_seconds=2, fixed_length=False)
-    model = ChatModel(tiny_model(config), tiny_processor(config))
+    model = SalmonnChatModel(tiny_model(config), tiny_processor(config))
     clips = [0.1 * np.random.default_rng(n).standard_normal(16_000 * n).astype(np.float32) for n in (5, 1)]
     asked, generate = [], model.model.generate
     # transcribing calls it again with prompts around the segments

@@ -10,7 +10,14 @@ from transformers import AutoTokenizer, GraniteSpeechFeatureExtractor, GraniteSp
 from transformers.models.granite_speech import feature_extraction_granite_speech
 from transformers.utils import is_mistral_common_available
 
-from evaluation_salmonn.models import CASCADE_PROMPT, CascadeModel, ChatModel, GraniteModel, VoxtralModel, load_model
+from evaluation_salmonn.models import (
+    CASCADE_PROMPT,
+    CascadeModel,
+    GraniteModel,
+    SalmonnChatModel,
+    VoxtralModel,
+    load_model,
+)
 from evaluation_salmonn.runner import evaluate
 from tiny_salmonn import LLAMA, noise, tiny_config, tiny_model, tiny_processor
 
@@ -34,7 +41,7 @@ def test_salmonn_is_loaded_and_answers(tmp_path):
     tiny_model(config).save_pretrained(tmp_path)
     tiny_processor(config).save_pretrained(tmp_path)
     model = load_model(tmp_path, device="cpu")
-    assert type(model) is ChatModel
+    assert type(model) is SalmonnChatModel
     assert len(set(check_answers(model))) > 1
     described = model.describe()
     assert (described["class"], described["dtype"]) == ("SalmonnForConditionalGeneration", "float32")

@@ -13,11 +13,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 import soundfile
-from served import chat, serving, wav
+from served import chat, save_served, serving, wav
 
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
-from test_sharing_salmonn import save
 from tiny_salmonn import ask, noise, question
 
 
@@ -31,13 +30,7 @@ LIMITS = ("--max-clip-seconds", "10", "--max-upload-megabytes", "2", "--max-new-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """The folder of a model, which is where the server looks for it."""
-    folder = tmp_path_factory.mktemp("served") / "salmonn"
-    loaded, processor = save(folder)
-    texts = processor.tokenizer.batch_decode([[token] for token in range(len(processor.tokenizer))])
-    # tokens of single bytes, which a random model puts together to what is no text
-    loaded.generation_config.suppress_tokens = [token for token, text in enumerate(texts) if "\ufffd" in text]
-    loaded.generation_config.save_pretrained(folder)
-    return str(folder)
+    return save_served(tmp_path_factory.mktemp("served") / "salmonn")
 
 
 @pytest.fixture(scope="module")

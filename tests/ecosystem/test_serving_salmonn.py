@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from served import chat, serving, wav
+from served import chat, save_served, serving, wav
 from tiny_nano import save_nano
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_salmonn import SalmonnForConditionalGeneration, SalmonnModel
 from processing_salmonn import SalmonnProcessor
-from test_sharing_salmonn import save
 from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor
 
 
@@ -23,13 +22,7 @@ openai = pytest.importorskip("openai")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model of fixed length with an adapter."""
-    folder = tmp_path_factory.mktemp("served") / "salmonn"
-    model, processor = save(folder)
-    # tokens of single bytes, which a random model puts together to what is no text
-    texts = processor.tokenizer.batch_decode([[token] for token in range(len(processor.tokenizer))])
-    model.generation_config.suppress_tokens = [token for token, text in enumerate(texts) if "\ufffd" in text]
-    model.generation_config.save_pretrained(folder)
-    return str(folder)
+    return save_served(tmp_path_factory.mktemp("served") / "salmonn")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from served import chat, serving, wav
+from served import chat, serving, suppress_single_bytes, wav
 
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
@@ -35,9 +35,7 @@ def model(tmp_path_factory):
     config.transcription_prompt_ids = processor.transcription_prompt_ids()
     config.transcription_separator_ids = processor.transcription_separator_ids()
     loaded = tiny_model(config)
-    texts = processor.tokenizer.batch_decode([[token] for token in range(len(processor.tokenizer))])
-    # tokens of single bytes, which a random model puts together to what is no text
-    loaded.generation_config.suppress_tokens = [token for token, text in enumerate(texts) if "\ufffd" in text]
+    suppress_single_bytes(loaded, processor)
     loaded.generation_config.max_new_tokens = NEW_TOKENS
     loaded.save_pretrained(folder)
     processor.save_pretrained(folder)
