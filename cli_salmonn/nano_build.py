@@ -18,9 +18,10 @@ examples:
   salmonn nano build ./build --until beats
   salmonn nano build ./build --from instruct
   salmonn nano build ./small --scale 0.01
+  salmonn nano build ./further --chain continue
 
 All of it takes hours. The same command again goes on where it was interrupted, and skips what is done. The steps, their
-sizes and their order are in nano_salmonn/chain.yaml; --chain takes another file of that kind. A step whose commands,
+sizes and their order are in nano_salmonn/chain.yaml; --chain takes another one. A step whose commands,
 recipes or needed steps have changed is done anew with --redo, and not without.
 """
 
@@ -44,7 +45,11 @@ def add_parser(kinds) -> None:
         metavar="N",
         help="of steps that share their work (default: one for each GPU, or for each core where there is none)",
     )
-    parser.add_argument("--chain", metavar="FILE", help="another chain than that of the project")
+    parser.add_argument(
+        "--chain",
+        default="chain",
+        help="`chain`, all of it; `continue`, training goes on from the published model; or a file",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="say what is done, and stop")
     what.add_argument("--dry-run", action="store_true", help="print the commands that are left, and stop")
@@ -52,9 +57,9 @@ def add_parser(kinds) -> None:
 
 def _build(options: argparse.Namespace) -> int | None:
     from nano_salmonn.build import Build, CommandError
-    from nano_salmonn.chain import CHAIN, read_chain
+    from nano_salmonn.chain import find_chain, read_chain
 
-    steps = read_chain(options.chain or CHAIN, options.scale)
+    steps = read_chain(find_chain(options.chain), options.scale)
     build = Build(options.output, steps, start, options.processes or _count_processes())
     if options.status:
         print_status(build)

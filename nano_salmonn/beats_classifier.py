@@ -33,6 +33,7 @@ from nano_salmonn.data_makers.clips import read_clips
 from nano_salmonn.fbanks import CropArguments, FbankFile, RandomCrops, WholeClips, pad_fbanks
 from nano_salmonn.whisper_teacher import FRAMES_PER_STATE, TeacherArguments, WhisperTeacher, teacher_loss
 from training_salmonn.callbacks import ResultsCallback
+from training_salmonn.precision import fit_precision, is_cpu_machine
 from training_salmonn.recipe_files import check_fields, fill_sections, find_recipe, read_recipe
 from training_salmonn.run import find_checkpoint, keep_traceback
 
@@ -152,7 +153,7 @@ def load_beats_recipe(recipe: str | Path = "nano", **overrides) -> BeatsRecipe:
     `TrainingArguments`.
     Raises `ValueError` on a file that is no recipe, on fields that do not exist, and on values of another type.
     """
-    values = read_recipe(find_recipe(recipe, RECIPES), RECIPES) | overrides
+    values = fit_precision(read_recipe(find_recipe(recipe, RECIPES), RECIPES), overrides)
     checked = check_fields(values, SECTIONS, recipe)
     sections = fill_sections(SECTIONS[:-1], checked)
     training = {item.name: checked[item.name] for item in fields(BeatsTrainingArguments) if item.name in checked}
@@ -217,7 +218,7 @@ def train_beats(
     recipe = recipe or load_beats_recipe()
     work = Path(output, TRAINING)
     checkpoint = find_checkpoint(str(work), resume)
-    machine = {"use_cpu": not torch.accelerator.is_available(), "output_dir": str(work)}
+    machine = {"use_cpu": is_cpu_machine(), "output_dir": str(work)}
     training = BeatsTrainingArguments(**machine | recipe.training)
     set_seed(training.seed)
 

@@ -25,6 +25,13 @@ larger. `<batch 96>` is shared by the processes of a step that is `parallel`. `m
 `scratch` those that are removed once it is done, `minutes` what it takes of one core at scale 1. `reads` names files of
 this package that a step depends on; the recipes of its commands are found without.
 
+A chain may go by another one, a file beside it, and say only what differs: steps in place of those of that name, and
+`null` for those that are left out.
+
+    extends: chain.yaml
+    steps:
+      model: null
+
 The digest of a step changes with its commands, numbers as they are at its scale, with those files and recipes, and with
 the digests of the steps that it needs, and with nothing else: how many processes share the work does not matter.
 """
@@ -46,6 +53,7 @@ from training_salmonn.recipe_files import find_recipe, parse_yaml, read_recipe, 
 
 PACKAGE = Path(__file__).parent
 CHAIN = PACKAGE / "chain.yaml"
+CHAINS = ("chain", "continue")  # of the project, by name
 BEATS_RECIPES = PACKAGE / "beats_recipes"
 EXTENDED_RECIPES = Path(training_salmonn.__file__).parent / "recipes"  # by those of this package
 FIELDS = ("about", "needs", "run", "makes", "scratch", "reads", "parallel", "minutes")
@@ -79,6 +87,17 @@ class Step:
         ]
 
 
+def find_chain(chain: str | Path) -> Path:
+    """
+    The file of a chain, of the project's by name, or itself. Raises `ValueError` if there is none.
+    """
+    if Path(chain).is_file():
+        return Path(chain)
+    if str(chain) in CHAINS:
+        return PACKAGE / f"{chain}.yaml"
+    raise ValueError(f"`chain` must be a file or one of {', '.join(CHAINS)}, got {str(chain)!r}.")
+
+
 def read_chain(path: str | Path = CHAIN, scale: float = 1.0) -> dict[str, Step]:
     """
     The steps of a chain, in their order, with numbers multiplied by `scale`.
@@ -88,13 +107,7 @@ def read_chain(path: str | Path = CHAIN, scale: float = 1.0) -> dict[str, Step]:
     if not 0 < scale < math.inf:
         raise ValueError(f"`scale` must be a finite number above 0, got {scale}.")
     path = Path(path)
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"chain {path}: {error}") from error
-    declared = content.get("steps") if isinstance(content, dict) else None
-    if not isinstance(declared, dict) or not declared or set(content) != {"steps"}:
-        raise ValueError(f"chain {path}: must hold `steps`, a mapping, and nothing else.")
+    declared = _read_declared(path)
     steps: dict[str, Step] = {}
     for name, fields in declared.items():
         try:
@@ -102,6 +115,29 @@ def read_chain(path: str | Path = CHAIN, scale: float = 1.0) -> dict[str, Step]:
         except (ValueError, OSError) as error:
             raise ValueError(f"chain {path}, step {name!r}: {error}") from error
     return steps
+
+
+def _read_declared(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The steps of a chain as its file declares them, and the file that it extends."""
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"chain {path}: {error}") from error
+    declared = content.get("steps") if isinstance(content, dict) else None
+    if not isinstance(declared, dict) or not declared or set(content) - {"extends", "steps"}:
+        raise ValueError(f"chain {path}: must hold `steps`, a mapping, and nothing else but `extends`.")
+    if "extends" not in content:
+        return declared
+    base, seen = content["extends"], (*seen, path.resolve())
+    if not isinstance(base, str):
+        raise ValueError(f"chain {path}: `extends` must name a file beside it, got {base!r}.")
+    if (path.parent / base).resolve() in seen:
+        raise ValueError(f"chain {path}: extends itself.")
+    steps = _read_declared(path.parent / base, seen)
+    for name in declared:
+        if name not in steps:
+            raise ValueError(f"chain {path}: {base} has no step {name!r} to replace{suggest(str(name), steps)}")
+    return {name: fields for name, fields in (steps | declared).items() if fields is not None}
 
 
 def find_dependents(steps: Mapping[str, Step], name: str) -> set[str]:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conversion_salmonn.checkpoint_io import output_folder
+from nano_salmonn.assemble import NANO_CHECKPOINT, NANO_TRAINED_PARTS
 
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -57,6 +58,18 @@ def export_trained(
         if card is not None:
             shutil.copyfile(card, Path(folder, "README.md"))
     return Path(output)
+
+
+def copy_published(beats: str | Path, adapter: str | Path, overwrite: bool = False) -> tuple[Path, Path]:
+    """
+    Copies the published BEATs and adapter to these folders, which it returns.
+
+    Raises `ValueError` if one exists already, unless it may be overwritten.
+    """
+    for part, output in zip(NANO_TRAINED_PARTS, (beats, adapter)):
+        with output_folder(output, overwrite) as folder:
+            shutil.copytree(NANO_CHECKPOINT / part, folder, dirs_exist_ok=True)
+    return Path(beats), Path(adapter)
 
 
 def _copy_settings(source: Path, target: Path) -> None:

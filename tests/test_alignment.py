@@ -120,6 +120,31 @@ def test_folding_moves_the_outputs_to_the_token_embeddings(processor, kind):
     torch.testing.assert_close(distance, alignment.head.target_norm)
 
 
+def test_unfolding_takes_folding_back(processor):
+    alignment, batch = make_alignment(processor), make_batch(processor)
+    alignment.eval()
+    alignment.head.train()
+    before = alignment(**batch)["log_probs"]
+
+    alignment.unfold(1 / alignment.fold())
+
+    torch.testing.assert_close(alignment(**batch)["log_probs"], before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_unfolds_the_connector_of_an_adapter(tmp_path):
+    base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
+    fields = {"model": base, "train": [str(clips)], "output_dir": tmp_path / "run"}
+    biases = []
+    for factor in (1.0, 3.0):
+        recipe = load_shrunk("alignment", alignment_unfold=factor, **fields)
+        alignment = build_trainer(recipe, *load_stage(recipe.stage)).model
+        biases.append(alignment._find_last_layer().bias.detach().clone())
+
+    torch.testing.assert_close(biases[1], 3 * (biases[0] - alignment.head.mean))
+    with pytest.raises(ValueError, match="`alignment_unfold` must be a finite number above 0, got 0"):
+        load_shrunk("alignment", alignment_unfold=0.0, **fields)
+
+
 def test_folding_needs_training(processor):
     with pytest.raises(ValueError, match="`fold` needs a connector that was trained"):
         make_alignment(processor).fold()

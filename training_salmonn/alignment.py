@@ -192,13 +192,26 @@ class AlignmentModel(nn.Module):
         if not self.head.output_norm > 0:
             raise ValueError("`fold` needs a connector that was trained, got one without a step.")
         scale = float((self.head.target_norm if norm is None else norm) / self.head.output_norm)
-        connector = self.salmonn.base_model.connector
-        # PEFT keeps the trained copy beside the original
-        trained = connector.modules_to_save["default"] if hasattr(connector, "modules_to_save") else connector
-        layer = trained.get_submodule(LAST_LAYERS[self.config.connector_type])
+        layer = self._find_last_layer()
         layer.weight.mul_(scale)
         layer.bias.mul_(scale).add_(self.head.mean.to(layer.bias.dtype))
         return scale
+
+    @torch.no_grad()
+    def unfold(self, scale: float) -> None:
+        """
+        The reverse of `fold`, for a connector that went through a warm-up before: its outputs lie around zero again, and
+        are `scale` times as long. As short as they are for the LLM, they would say little to the head.
+        """
+        layer = self._find_last_layer()
+        layer.weight.mul_(scale)
+        layer.bias.sub_(self.head.mean.to(layer.bias.dtype)).mul_(scale)
+
+    def _find_last_layer(self) -> nn.Linear:
+        connector = self.salmonn.base_model.connector
+        # PEFT keeps the trained copy beside the original
+        trained = connector.modules_to_save["default"] if hasattr(connector, "modules_to_save") else connector
+        return trained.get_submodule(LAST_LAYERS[self.config.connector_type])
 
 
 class AlignmentTrainer(SalmonnTrainer):

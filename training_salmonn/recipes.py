@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
+from training_salmonn.precision import fit_precision, is_cpu_machine
 from training_salmonn.recipe_files import check_fields, fill_sections, find_recipe, read_recipe
 
 
@@ -128,7 +128,17 @@ class AlignmentArguments:
         },
     )
 
+    alignment_unfold: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor on the outputs of a connector that had a warm-up before, about 10, once the mean token "
+            "embedding is taken off; 1 for a new connector."
+        },
+    )
+
     def __post_init__(self):
+        if not 0 < self.alignment_unfold < math.inf:
+            raise ValueError(f"`alignment_unfold` must be a finite number above 0, got {self.alignment_unfold}.")
         if self.alignment_vocabulary not in ("data", "all"):
             raise ValueError(f"`alignment_vocabulary` must be 'data' or 'all', got {self.alignment_vocabulary!r}.")
 
@@ -220,11 +230,11 @@ def load_recipe(recipe: str | Path, **overrides) -> Recipe:
 
         load_recipe("pretrain", model="./base", train=["a.jsonl"], learning_rate=1e-5)
 
-    Without an accelerator `use_cpu` is on unless the recipe says otherwise.
+    Without an accelerator `use_cpu` is on unless the recipe says otherwise, and a CPU that is slow in bfloat16 trains in
+    float32 unless `overrides` say otherwise, see [`fit_precision`].
 
     Raises `ValueError` on a file that is no recipe, on fields that do not exist, and on values of another type.
     """
-    values = read_recipe(find_recipe(recipe, RECIPES), RECIPES) | overrides
-    machine = {"use_cpu": not torch.accelerator.is_available()}
-    sections = fill_sections(SECTIONS, machine | check_fields(values, SECTIONS, recipe))
+    values = fit_precision(read_recipe(find_recipe(recipe, RECIPES), RECIPES), overrides)
+    sections = fill_sections(SECTIONS, {"use_cpu": is_cpu_machine()} | check_fields(values, SECTIONS, recipe))
     return Recipe(*sections, fields=values)

@@ -221,4 +221,6 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     # with a checkpoint of a warm-up, whose scale is not folded in yet
     if recipe.stage.adapter is not None and Path(recipe.stage.adapter, HEAD_FILE).is_file():
         alignment.head.go_on_from(load_file(Path(recipe.stage.adapter, HEAD_FILE)))
+    elif recipe.alignment.alignment_unfold != 1:
+        alignment.unfold(recipe.alignment.alignment_unfold)
     return AlignmentTrainer(alignment, norm=recipe.alignment.alignment_norm, **settings)

@@ -13,7 +13,7 @@ import pytest
 
 from nano_salmonn import build as module
 from nano_salmonn.build import Build, CommandError, format_time, read_times
-from nano_salmonn.chain import CHAIN, find_dependents, read_chain
+from nano_salmonn.chain import CHAIN, CHAINS, find_chain, find_dependents, read_chain
 
 
 # What stands in for `salmonn`: each command adds a line to a log and writes a file, as it is told.
@@ -131,12 +131,49 @@ def test_malformed_chains_and_scales_are_refused(chain, tmp_path):
         chain(THREE).run(until="d")
 
 
+def test_a_chain_replaces_and_leaves_out_steps_of_another(chain, tmp_path):
+    whole = chain(THREE)
+    file = tmp_path / "less.yaml"
+    step = THREE["b"] | {"needs": [], "run": "salmonn write made/b z"}
+    file.write_text(json.dumps({"extends": "chain.yaml", "steps": {"b": step, "a": None}}))
+    less = read_chain(file)
+
+    assert [(name, step.run) for name, step in less.items()] == [
+        ("b", ("salmonn write made/b z",)), ("c", ("salmonn write made/c y",))
+    ]  # fmt: skip
+    assert less["c"] == whole.steps["c"]
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ({"extends": "chain.yaml", "steps": {"d": THREE["a"]}}, "chain.yaml has no step 'd' to replace"),
+        ({"extends": "chain.yaml", "steps": {"a": None}}, "step 'b': `needs` must name steps above it, got 'a'"),
+        ({"extends": "none.yaml", "steps": {"a": None}}, "none.yaml: .*No such file"),
+        ({"extends": "less.yaml", "steps": {"a": None}}, "extends itself"),
+        ({"extends": 3, "steps": {"a": None}}, "`extends` must name a file beside it, got 3"),
+    ],
+)
+def test_a_chain_that_extends_nothing_is_refused(chain, tmp_path, content, reason):
+    chain(THREE)
+    (tmp_path / "less.yaml").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason):
+        read_chain(tmp_path / "less.yaml")
+
+
+def test_chains_are_found_by_name(tmp_path):
+    with pytest.raises(ValueError, match="`chain` must be a file or one of chain, continue, got 'none'"):
+        find_chain("none")
+    assert all(find_chain(name).is_file() for name in CHAINS) and find_chain(__file__) == Path(__file__)
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0])
-def test_the_chain_of_the_project_is_one(scale):
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_chains_of_the_project_are_some(name, scale):
     """Its commands exist, with their options, and what a step reads is made by a step that it needs."""
     from cli_salmonn.main import build_parser
 
-    steps = read_chain(CHAIN, scale)
+    steps = read_chain(find_chain(name), scale)
     made: dict[str, set[str]] = {}
     for step in steps.values():
         needed = {name for name in steps if step.name in find_dependents(steps, name)}

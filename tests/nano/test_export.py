@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nano_salmonn.export import export_trained
+from nano_salmonn.assemble import NANO_CHECKPOINT
+from nano_salmonn.export import copy_published, export_trained
 
 
 @pytest.fixture
@@ -57,3 +58,16 @@ def test_what_would_not_load_is_refused(trained):
     with pytest.raises(ValueError, match="adapter_config.json .* missing"):
         export_trained(trained / "nothing", trained / "beats", trained / "out")
     assert not (trained / "out").exists()
+
+
+def test_what_is_published_is_copied_as_it_is(tmp_path):
+    beats, adapter = copy_published(tmp_path / "beats", tmp_path / "adapter")
+
+    for part, folder in (("beats", beats), ("adapter", adapter)):
+        published = NANO_CHECKPOINT / part
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+            file.name: file.read_bytes() for file in published.iterdir()
+        }
+    with pytest.raises(ValueError, match="beats"):
+        copy_published(beats, adapter)
+    copy_published(beats, adapter, overwrite=True)
