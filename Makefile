@@ -46,8 +46,6 @@ EXTRAS ?= dev,train,eval
 LOCK ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
-# The marks of tests that `make test` leaves out, which are names of folders in tests.
-LAYERS = bad_input commands ecosystem engines learning long nano
 AUDIO ?=
 QUESTION ?=
 DEMO_ARGS ?=
@@ -121,8 +119,9 @@ space:
 lock: $(STAMP)
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements-lock.txt
 
+# What is in no folder of tests. Only that is collected, and a file stays with one worker, whose fixtures are made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow $(LAYERS:%=and not %)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not ecosystem" $(wildcard tests/test_*.py) $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"

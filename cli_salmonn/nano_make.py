@@ -19,7 +19,7 @@ beside the clips. Speech needs the programs flite and espeak-ng and the extra `v
 """
 
 CLIP_OPTIONS = {"speech": ("shuffle_words", "voices", "backgrounds"), "sounds": ("arrangement",)}  # of one kind alone
-MORE_SPLITS = {"speech": ", test_unseen_voice, test_natural_voice", "recorded": ", test_read"}
+MORE_SPLITS = {"speech": ", test_unseen_voice, test_natural_voice", "recorded": ", test_read, test_dialogue"}
 
 INSTRUCTION_EXAMPLES = """\
 examples:
@@ -37,6 +37,7 @@ BENCHMARK_SPLITS = (
     "natural-voice",
     "recorded",
     "real",
+    "dialogue",
     "sounds",
     "scenes",
     "questions",

@@ -72,6 +72,7 @@ def make_benchmark(
     natural_voice: str | Path | None = None,
     recorded: str | Path | None = None,
     real: str | Path | None = None,
+    dialogue: str | Path | None = None,
     scenes: str | Path | None = None,
     questions: str | Path | None = None,
     quiet: str | Path | None = None,
@@ -90,6 +91,7 @@ def make_benchmark(
         natural_voice: held-out sentences by natural voices that were not heard in training.
         recorded: finished split of recorded people.
         real: that of read speech, `test_read`.
+        dialogue: that of actors, `test_dialogue`.
         scenes: finished split of speech over sounds.
         questions: finished split of spoken questions.
         quiet: finished split of clips in which nobody speaks.
@@ -109,6 +111,7 @@ def make_benchmark(
         "natural_voice": natural_voice,
         "recorded": recorded,
         "real": real,
+        "dialogue": dialogue,
         "scenes": scenes,
         "questions": questions,
         "quiet": quiet,
@@ -204,6 +207,7 @@ NANO_TASKS = {
     "nano_asr_natural_voice": NanoTask({"natural_voice": "asr"}, _answer("text")),
     "nano_asr_recorded": NanoTask({"recorded": "asr"}, _answer("text")),
     "nano_asr_real": NanoTask({"real": "asr"}, _answer("text")),
+    "nano_asr_dialogue": NanoTask({"dialogue": "asr"}, _answer("text")),
     "nano_asr_segments": NanoTask({"speech": "asr"}, _answer("text"), limited=False),
     "nano_quiet": NanoTask({"quiet": "quiet_asr"}, lambda instruction: {"text": NOTHING_SAID}),
     "nano_scene": NanoTask({"scenes": "audio_speech_description"}, _both),

@@ -6,9 +6,10 @@ The maker of recorded speech: what people said before a microphone, with transcr
 | --- | --- | --- | --- |
 | `asterisk-core-sounds-en-wav` | a woman, Allison Smith, 8 kHz, an announcer of telephone systems | 500 | half for testing, a tenth for validation |
 | `tuxpaint-stamps-default` | a speaker of names of animals | 65 | training |
+| `flight-of-the-amazon-queen` | actors of a game's dialogues, 11 kHz | 3,000 | characters of a sixth of the dialogues are a test of their own, `test_dialogue` |
 | `pocketsphinx-testdata` | a reader of LibriVox | 5 | a test of their own, `test_read` |
 
-Which split a prompt belongs to follows from its words alone. Clips for training are of one prompt or of some in a row,
+Which split a prompt belongs to follows from its words alone, or from who speaks. Clips for training are of one prompt or of some in a row,
 by the speaker or by others that [`speakers`] makes of her, through a [`channel`]; those of the other splits are single
 prompts as they were recorded, each once.
 """
@@ -17,6 +18,7 @@ import gzip
 import hashlib
 import random
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +32,9 @@ from data_salmonn.audio import SAMPLING_RATE
 from nano_salmonn.data_makers.channels import draw_channel, pass_through
 from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
+from nano_salmonn.data_makers.dialogues import GAME, HERO, read_line, read_lines
 from nano_salmonn.data_makers.speakers import change_speaker, persona
-from nano_salmonn.data_makers.texts import TEST_RECORDINGS, read_test_recordings
+from nano_salmonn.data_makers.texts import TEST_RECORDINGS, read_test_phrases, read_test_recordings, shares_phrase
 
 
 ANNOUNCER = DebianPackage(
@@ -41,9 +44,13 @@ ANNOUNCER_TEXTS = DebianPackage(
     "asterisk-core-sounds-en", "transcripts of the announcements", "CC-BY-SA-3.0", "Allison Smith, Digium"
 )
 STAMPS = DebianPackage("tuxpaint-stamps-default", "spoken names of animals", "GPL-2", "Bill Kendrick and contributors")
-PACKAGES = (ANNOUNCER, ANNOUNCER_TEXTS, STAMPS, TEST_RECORDINGS)
-SPLITS = ("train", "validation", "test", "test_read")
+PACKAGES = (ANNOUNCER, ANNOUNCER_TEXTS, STAMPS, GAME, TEST_RECORDINGS)
+SPLITS = ("train", "validation", "test", "test_read", "test_dialogue")
 TEST_PERCENT, VALIDATION_PERCENT = 50, 10
+TEST_CHARACTERS_PERCENT = 17
+# How often a training clip begins with a prompt of a source.
+SHARES = {"allison": 0.3, "stamps": 0.04}
+ACTORS_SHARE = 0.66
 
 SPEAKERS = 40  # made of the one speaker of a source
 OWN_VOICE = 0.4  # share of training clips by the speaker herself
@@ -79,7 +86,7 @@ def make_recorded(folder: str | Path, split: str, count: int, seed: int = 0, wor
     """
     Makes `count` clips of a split in `folder`; returns the path of `clips.jsonl`.
 
-    Raises `ValueError` if there is no such split, or if `validation` or `test` has not that many prompts.
+    Raises `ValueError` if there is no such split, or if one for testing has not that many prompts.
     """
     return write_clips(folder, plan_recorded(split, count, seed), render_recorded, workers)
 
@@ -96,7 +103,11 @@ def plan_recorded(split: str, count: int, seed: int = 0) -> list[dict]:
             raise ValueError(f"`count` must be at most {len(prompts)} for {split}, got {count}.")
         chosen = [[prompt] for prompt in rng.sample(prompts, count)]
     else:
-        chosen = [_draw_prompts(prompts, rng) for _ in range(count)]
+        sources = defaultdict(list)
+        for prompt in prompts:
+            sources[prompt.speaker if prompt.speaker in SHARES else "actors"].append(prompt)
+        shares = [SHARES.get(source, ACTORS_SHARE) for source in sources]
+        chosen = [_draw_prompts(rng.choices(list(sources.values()), shares)[0], rng) for _ in range(count)]
     return [_plan_clip(f"recorded-{split}-{number:06d}", seed, own, split, rng) for number, own in enumerate(chosen)]
 
 
@@ -104,9 +115,10 @@ def _draw_prompts(prompts: list[Prompt], rng: random.Random) -> list[Prompt]:
     first = rng.choice(prompts)
     number = rng.choices(list(IN_A_ROW), list(IN_A_ROW.values()))[0]
     chosen = [first]
-    for prompt in rng.sample(prompts, len(prompts)):
+    others = [prompt for prompt in prompts if prompt.speaker == first.speaker and prompt != first]
+    for prompt in rng.sample(others, min(len(others), 3 * number)):
         words = sum(len(other.text.split()) for other in (*chosen, prompt))
-        if len(chosen) < number and prompt.speaker == first.speaker and prompt != first and words <= LONGEST_ROW:
+        if len(chosen) < number and words <= LONGEST_ROW:
             chosen.append(prompt)
     return chosen
 
@@ -151,7 +163,7 @@ def pause(rng: random.Random) -> np.ndarray:
 def read_prompts() -> tuple[Prompt, ...]:
     """Every prompt that can be used, each text once, in a fixed order."""
     found: dict[str, Prompt] = {}
-    for prompt in (*_read_announcements(), *_read_stamps(), *_read_novel()):
+    for prompt in (*_read_announcements(), *_read_stamps(), *_read_dialogues(), *_read_novel()):
         found.setdefault(prompt.text, prompt)
     return tuple(found.values())
 
@@ -184,6 +196,18 @@ def _read_stamps() -> Iterator[Prompt]:
                 yield Prompt(source, text, "stamps", "", only="train")
 
 
+def _read_dialogues() -> Iterator[Prompt]:
+    """Lines of at least two words. The hero, whom all talk with, is for training."""
+    tested = read_test_phrases()
+    for line in read_lines(fetch_package(GAME)):
+        text = spell_prompt(line.text.replace("-", " "))
+        if 2 <= len(text.split()) <= LONGEST_PROMPT and not shares_phrase(text, tested):
+            percent = int(hashlib.sha256(f"character {line.speaker}".encode()).hexdigest(), 16) % 100
+            is_test = line.speaker != HERO and percent < TEST_CHARACTERS_PERCENT
+            split = "test_dialogue" if is_test else "train"
+            yield Prompt(f"{GAME.name}/{line.name}", text, line.speaker, "man" if line.speaker == HERO else "", split)
+
+
 def _read_novel() -> Iterator[Prompt]:
     folder = fetch_package(TEST_RECORDINGS)
     for file, text in read_test_recordings().items():
@@ -210,6 +234,8 @@ def spell_prompt(written: str) -> str:
 def read_recording(source: str) -> np.ndarray:
     """Samples `(samples,)` of a prompt, 16 kHz, float32, read once a process."""
     name, path = source.split("/", maxsplit=1)
+    if name == GAME.name:
+        return read_line(path, fetch_package(GAME))
     package = next(package for package in PACKAGES if package.name == name)
     samples, rate = soundfile.read(fetch_package(package) / path, dtype="float32", always_2d=True)
     return soxr.resample(samples.mean(axis=1), rate, SAMPLING_RATE).astype(np.float32)

@@ -56,7 +56,7 @@ NATURAL_VOICES = (
     Voice(HIBARI, "heart", "woman", 1.2),
     *(
         Voice(
-            KOKORO, f"{country}{letter}_{name}", gender, 0.125 if name in UNHEARD else 0.006, heard=name not in UNHEARD
+            KOKORO, f"{country}{letter}_{name}", gender, 0.125 if name in UNHEARD else 0.003, heard=name not in UNHEARD
         )
         for country, people in (("a", AMERICANS), ("b", BRITISH))
         for letter, gender, names in (("f", "woman", people[0]), ("m", "man", people[1]))

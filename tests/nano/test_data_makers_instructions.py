@@ -93,6 +93,7 @@ def splits(tmp_path_factory) -> dict[str, Path]:
         "speech/test_natural_voice": speech_rows(7),
         "recorded/test": speech_rows(8),
         "recorded/test_read": speech_rows(2),
+        "recorded/test_dialogue": speech_rows(3),
     }
     rows |= {"scenes/test": scene_rows(9), "questions/test": question_rows(4), "quiet/test": quiet_rows(5)}
     for name, plan in rows.items():
@@ -292,6 +293,7 @@ def benchmark(splits, tmp_path_factory) -> Path:
         natural_voice=splits["speech/test_natural_voice"],
         recorded=splits["recorded/test"],
         real=splits["recorded/test_read"],
+        dialogue=splits["recorded/test_dialogue"],
         scenes=splits["scenes/test"],
         questions=splits["questions/test"],
         quiet=splits["quiet/test"],
@@ -326,6 +328,7 @@ def test_evaluation_finds_its_data(benchmark, name):
         ("nano_asr_real", "asr"),
         ("nano_asr_natural_voice", "asr"),
         ("nano_asr_recorded", "asr"),
+        ("nano_asr_dialogue", "asr"),
         ("nano_asr_segments", "asr"),
         ("nano_quiet", "asr"),
         ("nano_scene", "audio_speech_description"),

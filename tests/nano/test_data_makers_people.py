@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import struct
 import sys
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ import soundfile
 from data_salmonn.extras import MissingPackageError
 from nano_salmonn.data_makers import (
     channels,
+    dialogues,
     everyday,
     natural_voices,
     questions,
@@ -290,6 +292,81 @@ enter: Enter the 10 digits.
 """
 
 
+def make_game() -> bytes:
+    """The file of a game with two dialogues: their strings, and some of their recordings."""
+    said = {
+        1: (
+            {5: "I'll be back,*15my friend.*FR", 6: "One"},
+            {5: "A MAP?*03Go on then.", 0x1F: "never recorded at all"},
+        ),
+        40: ({}, {7: "You got some nerve, Anderson."}),
+    }
+    files = {f"D{number}.DOG": _make_dialogue(number, *texts) for number, texts in said.items()}
+    for number, name in enumerate(("010005J1", "010005J2", "010006J1", "010005P1", "010005P2", "400007P1")):
+        file = io.BytesIO()
+        soundfile.write(file, tone(0.1 * (2 + number))[::2], 8000, format="MP3")
+        files[f"{name}.SB"] = file.getvalue()
+    start, table, contents = 15 + 21 * len(files), b"", b""
+    for name, content in files.items():
+        table += struct.pack(">12sBII", name.encode(), 0, start + len(contents), len(content))
+        contents += content
+    return b"QTBLCEM10\0" + struct.pack(">HBH", 0, 1, len(files)) + table + contents
+
+
+def _make_dialogue(number: int, hero: dict[int, str], other: dict[int, str]) -> bytes:
+    def strings(texts):
+        packed = b""
+        for line, text in texts.items():
+            packed += struct.pack(">HHB", 0, line, len(text)) + text.encode()
+            packed += b"\0" * (-len(packed) % 4)
+        return packed
+
+    levels = 2
+    other_start = 32 + 96 * levels + len(strings(hero))
+    header = struct.pack(">hhhhh12xh", -levels, number, number, len(hero), len(other), other_start)
+    return bytes(20) + header.ljust(32 + 96 * levels, b"\0") + strings(hero) + strings(other)
+
+
+def test_lines_of_a_game_have_their_words_and_recordings(recordings):
+    lines = {line.name: (line.text, line.speaker) for line in dialogues.read_lines(recordings)}
+    assert lines == {
+        "010005J1.SB": ("I'll be back,", "joe-king"),
+        "010005J2.SB": ("my friend.", "joe-king"),
+        "010006J1.SB": ("One", "joe-king"),
+        "010005P1.SB": ("A MAP?", "person-1"),
+        "010005P2.SB": ("Go on then.", "person-1"),
+        "400007P1.SB": ("You got some nerve, Anderson.", "person-40"),
+    }
+    samples = dialogues.read_line("010005P2.SB", recordings)
+    assert samples.dtype == np.float32 and len(samples) == pytest.approx(0.6 * RATE, abs=0.15 * RATE)
+
+    prompts = {prompt.text: prompt for prompt in recorded.read_prompts() if "queen" in prompt.source}
+    assert prompts.keys() == {"i'll be back", "my friend", "go on then", "you got some nerve anderson"}
+    assert (prompts["my friend"].split, prompts["my friend"].gender) == ("train", "man")
+    assert len(recorded.read_recording(prompts["my friend"].source)) == len(
+        dialogues.read_line("010005J2.SB", recordings)
+    )
+
+
+def test_characters_for_tests_are_those_of_some_dialogues(monkeypatch, recordings):
+    names = [f"{first}{second}" * 2 for first in "abcdefghij" for second in "klmnopqrstuvwxyz"]
+    lines = [dialogues.Line(f"{n}.SB", f"said by {name}", f"person-{n % 60}") for n, name in enumerate(names)]
+    monkeypatch.setattr(recorded, "read_lines", lambda folder: lines)
+    recorded.read_prompts.cache_clear()
+    found = [prompt for prompt in recorded.read_prompts() if "queen" in prompt.source]
+    by_split = {split: {prompt.speaker for prompt in found if prompt.split == split} for split in recorded.SPLITS}
+    assert 3 <= len(by_split["test_dialogue"]) <= 20 and not by_split["test"]
+    assert not by_split["test_dialogue"] & by_split["train"]
+
+
+def test_another_file_is_no_game(tmp_path):
+    game = tmp_path / dialogues.GAME_FILE
+    game.parent.mkdir(parents=True)
+    game.write_bytes(b"RIFF" + bytes(100))
+    with pytest.raises(ValueError, match="queen.1c must begin with QTBL, got b'RIFF'"):
+        next(dialogues.read_lines(tmp_path))
+
+
 @pytest.fixture
 def recordings(monkeypatch, tmp_path):
     """Packages with a few recordings."""
@@ -312,9 +389,12 @@ def recordings(monkeypatch, tmp_path):
     (stamps / "wombat.txt").write_text("A wombat.\nfr.utf8=Un wombat.\n", encoding="utf-8")
     soundfile.write(books / "book-0870.wav", tone(0.4), RATE)
     (books / "transcription").write_text("<s> a quiet room </s> (book-0870)\n", encoding="utf-8")
+    game = folders["flight-of-the-amazon-queen"] / dialogues.GAME_FILE
+    game.parent.mkdir(parents=True)
+    game.write_bytes(make_game())
     recorded.read_prompts.cache_clear()
     recorded.read_recording.cache_clear()
-    yield
+    yield folders["flight-of-the-amazon-queen"]
     recorded.read_prompts.cache_clear()
     recorded.read_recording.cache_clear()
 
@@ -348,7 +428,7 @@ def test_recorded_clips_for_training_are_changed_and_those_for_tests_are_not(rec
     heard = {text for row in tests for text in [row["text"]]}
     assert len(changed) == 80 and not heard & {row["text"] for row in rows}
     assert all(sum(map(len, row["text"].split())) for row in rows)
-    assert {len(row["sources"]) for row in rows} == {1, 2, 3}
+    assert {1, 2} <= {len(row["sources"]) for row in rows} <= {1, 2, 3}
     assert all(("gender" in row) == ("#" not in row["speaker"]) for row in rows)
     assert sum(who == speakers.Persona() for who, _ in changed) == sum("#" not in row["speaker"] for row in rows)
     assert all(len(row["text"].split()) <= recorded.LONGEST_ROW for row in rows if len(row["sources"]) > 1)
