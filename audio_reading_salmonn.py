@@ -21,9 +21,11 @@ Samples are decoded, averaged over channels and resampled block by block: what i
 import base64
 import binascii
 import http.client
+import ipaddress
 import math
 import os
 import re
+import socket
 import time
 import urllib.parse
 import urllib.request
@@ -53,6 +55,7 @@ MAX_AMPLITUDE = 16.0
 MAX_BYTES = 500 * 2**20
 MAX_SECONDS = 300
 CONNECT_SECONDS = 20  # without any byte
+MAX_REDIRECTS = 5
 
 BLOCK_FRAMES = 2**18
 BLOCK_BYTES = 2**16
@@ -310,12 +313,40 @@ def _decode_base64(text: str, name: str) -> bytes:
         raise ValueError(f"`audio` {shorten(name, 60)} is no base64 ({error}).") from error
 
 
+def open_url(url: str, timeout: float):
+    """
+    The response of an http or https address, which may point to others, at most `MAX_REDIRECTS` of them in a row.
+
+    Raises `OSError` if there is none, if it points to more, to what is neither http nor https, or from the public network
+    to a machine of this one.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "salmonn"})
+    return urllib.request.build_opener(_Redirects).open(request, timeout=timeout)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        target = urllib.parse.urlsplit(newurl)
+        if target.scheme not in ("http", "https"):
+            raise OSError(f"it points to {shorten(newurl)}, which is neither http nor https")
+        if is_private(target.hostname) and not is_private(urllib.parse.urlsplit(req.full_url).hostname):
+            raise OSError(f"it points to {shorten(newurl)}, a machine of this network")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def is_private(host: str | None) -> bool:
+    """Whether one of the addresses of `host` is not of the public network. Raises `OSError` if it has none."""
+    found = socket.getaddrinfo(host, None)
+    return not all(ipaddress.ip_address(address[0].partition("%")[0]).is_global for *_, address in found)
+
+
 def fetch(url: str) -> bytes:
     """What is at an http or https address. Raises `ValueError` if it cannot be had, is too large or takes too long."""
     start, parts, size = time.monotonic(), [], 0
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "salmonn"})
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        with open_url(url, CONNECT_SECONDS) as response:
             expected = int(response.headers.get("Content-Length") or 0)
             while expected <= MAX_BYTES and (block := response.read1(BLOCK_BYTES)):
                 parts.append(block)

@@ -15,6 +15,7 @@
 """How a SALMONN is saved, loaded and shared on the Hub: the base weights, the adapter beside them, and a model card."""
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -61,6 +62,15 @@ inputs = processor.apply_chat_template(
 )
 output = model.generate(**inputs, max_new_tokens=50)
 print(processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])
+```
+"""
+CODE = """
+## Code
+
+`trust_remote_code` runs the files beside the weights. As they were saved, they are, by sha256:
+
+```
+{sums}
 ```
 """
 LOADING = """\
@@ -279,6 +289,8 @@ class SalmonnSharingMixin:
             content = content or "This is an adapter: connector, norms and LoRA, to be loaded on its base model."
         content = content or "This is the whole model."
         text = CARD.format(title=own if repo_id else "SALMONN", content=content, loading=loading)
+        if sums := _hash_code(save_directory):
+            text += CODE.format(sums=sums)
         ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(card)
         if not os.path.exists(licences):
             with open(licences, "w", encoding="utf-8") as file:
@@ -288,6 +300,15 @@ class SalmonnSharingMixin:
         """Names of the models that this one is made of, as far as their configurations have them."""
         parts = (self.config.speech_config, self.config.beats_config, self.config.text_config)
         return [part.name_or_path for part in parts if part is not None]
+
+
+def _hash_code(folder) -> str:
+    """The sha256 of each Python file in `folder`, as `sha256sum` prints them."""
+    lines = []
+    for file in sorted(name for name in os.listdir(folder) if name.endswith(".py")):
+        with open(os.path.join(folder, file), "rb") as code:
+            lines.append(f"{hashlib.file_digest(code, 'sha256').hexdigest()}  {file}")
+    return "\n".join(lines)
 
 
 class WeightsError(ValueError, RuntimeError):

@@ -5,10 +5,11 @@ import http.client
 import sys
 import time
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 from tqdm.auto import tqdm
+
+from audio_reading_salmonn import open_url
 
 
 MAX_BYTES = 500 * 2**20
@@ -37,9 +38,8 @@ def download(url: str, folder: str | Path) -> Path:
     Raises `ValueError` if it cannot be had, is larger than 500 MB or takes longer than five minutes.
     """
     target = Path(folder, "clip" + Path(urllib.parse.urlsplit(url).path).suffix[:8])
-    request = urllib.request.Request(url, headers={"User-Agent": "salmonn"})
     try:
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        with open_url(url, CONNECT_SECONDS) as response:
             _save(response, target, url, int(response.headers.get("Content-Length") or 0))
     except (OSError, http.client.HTTPException) as error:
         raise ValueError(f"`audio` {url} cannot be had ({error})") from error

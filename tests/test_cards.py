@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Model cards, on each way on which one is written: what the Hub reads of them, and that their snippets run."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -116,6 +117,15 @@ def test_a_released_model(tmp_path):
     assert "This is the whole model." in card.text
     merged = read_card(merge(folder, tmp_path / "merged", dtype="float32"))
     assert merged.data.library_name == "transformers" and "This is the whole model." in merged.text
+
+
+def test_the_card_has_the_hashes_of_the_code(assembled):
+    """Of every file that `trust_remote_code` would run, and these are the project's own."""
+    sums = read_card(assembled).text.split("```")[-2].strip().splitlines()
+    named = {name: digest for digest, name in map(str.split, sums)}
+    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in assembled.glob("*.py")}
+    assert named == files and "modeling_salmonn.py" in named
+    assert all(hashlib.sha256((ROOT / name).read_bytes()).hexdigest() == digest for name, digest in named.items())
 
 
 def test_models_remember_what_they_are_made_of(assembled, tmp_path):

@@ -2,8 +2,12 @@
 """Audio in every form that it comes in: damaged files, impossible rates, bombs, and what is no audio at all."""
 
 import base64
+import socket
 import struct
+import threading
 import tracemalloc
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -263,13 +267,67 @@ class _Response:
 )
 def test_addresses_within_bounds(response, words, monkeypatch):
     monkeypatch.setattr(audio_reading_salmonn, "MAX_BYTES", 5000)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: response())
+    monkeypatch.setattr(audio_reading_salmonn, "open_url", lambda *_, **__: response())
     with refuses("`audio` https://example.org/a.wav", words):
         load_clip("https://example.org/a.wav", 16000)
 
 
 def test_an_address_that_takes_too_long(monkeypatch):
     monkeypatch.setattr(audio_reading_salmonn, "MAX_SECONDS", 0)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: _Response(b"x" for _ in range(10**9)))
+    monkeypatch.setattr(audio_reading_salmonn, "open_url", lambda *_, **__: _Response(b"x" for _ in range(10**9)))
     with refuses("`audio`", "was not there after 0 s"):
         load_clip("https://example.org/a.wav", 16000)
+
+
+@pytest.fixture
+def redirecting(monkeypatch):
+    """A server whose addresses point to others: /N to /N-1, /0 to nowhere but an error, /to/X to X."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/0":
+                return self.send_error(404)
+            self.send_response(302)
+            number = self.path.removeprefix("/")
+            self.send_header("Location", f"/{int(number) - 1}" if number.isdecimal() else number.removeprefix("to/"))
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+def test_redirects_are_counted(redirecting):
+    with refuses("`audio`", "HTTP Error 404"):
+        load_clip(f"{redirecting}/{audio_reading_salmonn.MAX_REDIRECTS}", 16000)
+    with refuses("`audio`", "would lead to an infinite loop"):
+        load_clip(f"{redirecting}/{audio_reading_salmonn.MAX_REDIRECTS + 1}", 16000)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("ftp://example.org/a.wav", "which is neither http nor https"), ("file:///etc/passwd", "cannot be had")],
+)
+def test_redirects_never_leave_the_web(redirecting, target, reason):
+    with refuses("`audio`", reason):
+        load_clip(f"{redirecting}/to/{target}", 16000)
+
+
+@pytest.mark.parametrize("private", ["127.0.0.1", "10.0.0.8", "169.254.169.254", "::1", "192.168.1.1"])
+def test_a_public_address_points_to_no_machine_of_this_network(monkeypatch, private):
+    hosts = {"public.example": "93.184.215.14", "inside.example": private}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: [(0, 0, 0, "", (hosts[host], 0))])
+    follow = audio_reading_salmonn._Redirects().redirect_request
+    request = urllib.request.Request("https://public.example/a.wav")
+    with pytest.raises(OSError, match="points to http://inside.example/b, a machine of this network"):
+        follow(request, None, 302, "Found", {}, "http://inside.example/b")
+    assert follow(request, None, 302, "Found", {}, "https://public.example/b").full_url.endswith("/b")
+    own = urllib.request.Request("http://inside.example/a.wav")  # which the user typed
+    assert follow(own, None, 302, "Found", {}, "http://inside.example/b").host == "inside.example"
