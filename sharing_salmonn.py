@@ -67,7 +67,7 @@ print(processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_spe
 CODE = """
 ## Code
 
-`trust_remote_code` runs the files beside the weights. As they were saved, they are, by sha256:
+`trust_remote_code` runs the files beside the weights. Those of the release that saved them are, by sha256:
 
 ```
 {sums}
@@ -289,8 +289,7 @@ class SalmonnSharingMixin:
             content = content or "This is an adapter: connector, norms and LoRA, to be loaded on its base model."
         content = content or "This is the whole model."
         text = CARD.format(title=own if repo_id else "SALMONN", content=content, loading=loading)
-        if sums := _hash_code(save_directory):
-            text += CODE.format(sums=sums)
+        text += CODE.format(sums=_hash_code())
         ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(card)
         if not os.path.exists(licences):
             with open(licences, "w", encoding="utf-8") as file:
@@ -302,12 +301,13 @@ class SalmonnSharingMixin:
         return [part.name_or_path for part in parts if part is not None]
 
 
-def _hash_code(folder) -> str:
-    """The sha256 of each Python file in `folder`, as `sha256sum` prints them."""
-    lines = []
-    for file in sorted(name for name in os.listdir(folder) if name.endswith(".py")):
-        with open(os.path.join(folder, file), "rb") as code:
-            lines.append(f"{hashlib.file_digest(code, 'sha256').hexdigest()}  {file}")
+def _hash_code() -> str:
+    """The sha256 of the files that are saved with models and processors, as `sha256sum` prints them."""
+    folder, lines = os.path.dirname(os.path.abspath(__file__)), []
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(("_beats.py", "_salmonn.py")):
+            with open(os.path.join(folder, name), "rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}")
     return "\n".join(lines)
 
 
