@@ -29,7 +29,7 @@ from data_salmonn.files import whole_file, write_lines
 from data_salmonn.json_text import read_object_lines
 
 
-SHARD_CLIPS = 200
+SHARD_CLIPS, LEAST_SHARD_CLIPS = 200, 25
 PLAN = "plan.sha256"
 MAX_CLIPS = 10_000_000
 
@@ -52,7 +52,9 @@ def write_clips(
     if len({row["id"] for row in rows}) != len(rows):
         raise ValueError("`rows` must have different ids.")
     _claim(folder, rows)
-    shards = [(number, rows[first : first + SHARD_CLIPS]) for number, first in enumerate(range(0, len(rows), SHARD_CLIPS))]  # fmt: skip
+    # some for each of many processes, and the same ones however many there are
+    size = min(SHARD_CLIPS, max(LEAST_SHARD_CLIPS, len(rows) // 16))
+    shards = [(number, rows[first : first + size]) for number, first in enumerate(range(0, len(rows), size))]
     missing = [shard for shard in shards if not _shard_file(folder, shard[0]).is_file()]
     with tqdm(total=len(rows), desc=f"Making {folder.name}", unit="clip") as progress:
         progress.update(len(rows) - sum(len(part) for _, part in missing))

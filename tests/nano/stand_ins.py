@@ -119,11 +119,11 @@ def read_all() -> dict[str, list[Sentence]]:
 
 
 def read_prompts() -> tuple[recorded.Prompt, ...]:
-    """Two words each, which are their sources too; five of them read for a test."""
+    """Two words each, which are their sources too; five of them each for two tests of their own."""
     texts = [f"{first} {second}" for first in WORDS for second in WORDS if first != second]
+    kept = ["test_read"] * 5 + ["test_dialogue"] * 5
     return tuple(
-        recorded.Prompt(text, text, "reader", "woman", "test_read" if number < 5 else None)
-        for number, text in enumerate(texts)
+        recorded.Prompt(text, text, "reader", "woman", split) for text, split in zip(texts, kept + [None] * len(texts))
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from nano_salmonn.data_makers import debian, speech, texts, voices
 from nano_salmonn.data_makers.channels import EFFECTS
-from nano_salmonn.data_makers.clips import SHARD_CLIPS, read_clips, row_rng, write_clips
+from nano_salmonn.data_makers.clips import LEAST_SHARD_CLIPS, read_clips, row_rng, write_clips
 from nano_salmonn.data_makers.effects import Effect
 from nano_salmonn.data_makers.rooms import add_noise, add_room, scale_to
 from nano_salmonn.data_makers.sources import all_packages
@@ -143,7 +143,7 @@ def plan(count: int) -> list[dict]:
 
 
 def test_clips_are_written_in_the_order_of_the_plan(tmp_path):
-    rows = plan(SHARD_CLIPS + 3)
+    rows = plan(LEAST_SHARD_CLIPS + 3)
 
     write_clips(tmp_path / "train", rows, render, workers=1)
 
@@ -153,10 +153,10 @@ def test_clips_are_written_in_the_order_of_the_plan(tmp_path):
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
-    rows, rendered = plan(2 * SHARD_CLIPS), []
+    rows, rendered = plan(2 * LEAST_SHARD_CLIPS), []
 
     def stop_in_the_second_shard(row):
-        if row["id"] == f"clip-{SHARD_CLIPS + 5}":
+        if row["id"] == f"clip-{LEAST_SHARD_CLIPS + 5}":
             raise KeyboardInterrupt
         return render(row)
 
@@ -168,7 +168,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
     write_clips(tmp_path / "a", rows, lambda row: rendered.append(row["id"]) or render(row), workers=1)
     write_clips(tmp_path / "b", rows, render, workers=1)
 
-    assert rendered == [row["id"] for row in rows[SHARD_CLIPS:]]
+    assert rendered == [row["id"] for row in rows[LEAST_SHARD_CLIPS:]]
     assert (tmp_path / "a/clips.jsonl").read_bytes() == (tmp_path / "b/clips.jsonl").read_bytes()
     path = read_clips(tmp_path / "a")[-1]["path"]
     assert open(path, "rb").read() == open(path.replace("/a/", "/b/"), "rb").read()
