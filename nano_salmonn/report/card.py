@@ -18,6 +18,8 @@ from nano_salmonn.wheel_parts import LLM_ID, WHISPER_ID
 
 TEMPLATE = Path(__file__).with_name("card.md")
 RECOGNITION = ("wer", "cer")
+START = "salmonn nano start"  # of a chain that does not begin from nothing
+GOES_ON = "\nthey go on from the BEATs and the adapter that this project had before, which the step `beats` copies."
 TAGS = ["salmonn", "beats", "audio", "speech", "music", "lora"]
 
 
@@ -39,6 +41,7 @@ def write_card(build: str | Path, runs: Runs, output: str | Path) -> Path:
         settings="four beams and with one" if runs.evaluation(f"evaluate/{TUNED}_greedy") else "four beams",
         goals=goals_table(runs),
         later=LATER,
+        begins=GOES_ON if any(START in command for step in runs.steps for command in step.commands) else "",
         steps=steps_table(runs),
         sources=merge_credits(build),
     )

@@ -17,6 +17,7 @@ from evaluation_salmonn.runner import evaluate
 from evaluation_salmonn.sweep import save_sweep
 from nano_salmonn.beats_classifier import top1_by_kind
 from nano_salmonn.report import plots
+from nano_salmonn.report.card import write_card
 from nano_salmonn.report.document import write_report
 from nano_salmonn.report.goals import GOALS
 from nano_salmonn.report.inputs import Runs, Score
@@ -218,6 +219,21 @@ def test_steps_stand_with_their_times_and_commands(report):
     assert "| beats | BEATs | 2 h 00 min | 3 h 53 min | 3 |" in text
     assert "| **all** |  | 2 h 01 min | 3 h 55 min |  |" in text
     assert "# clips\nsalmonn nano make a\n# beats\nsalmonn b\nsalmonn c\n" in text
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_card_says_whether_training_went_on_from_another_model(runs, tmp_path, goes_on):
+    if goes_on:
+        edit(
+            runs / "steps.json", lambda steps: steps[1]["commands"].append("salmonn nano start runs/beats runs/start")
+        )
+    credits = tmp_path / "build/sources/SOURCES.md"
+    credits.parent.mkdir(parents=True)
+    credits.write_text("| package | credit |\n| --- | --- |\n| voices | people |\n")
+    card = write_card(tmp_path / "build", Runs(runs), tmp_path / "card.md").read_text(encoding="utf-8")
+
+    assert ("the BEATs and the adapter that this project had before" in card) == goes_on
+    assert "| beats | BEATs | 2 h 00 min" in card and "| voices | people |" in card and "$" not in card
 
 
 def test_pictures_are_small_and_all_shown(report):
