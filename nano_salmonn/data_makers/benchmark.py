@@ -91,7 +91,7 @@ def make_benchmark(
         natural_voice: held-out sentences by natural voices that were not heard in training.
         recorded: finished split of recorded people.
         real: that of read speech, `test_read`.
-        dialogue: that of actors, `test_dialogue`.
+        dialogue: that of characters of a game, `test_dialogue`.
         scenes: finished split of speech over sounds.
         questions: finished split of spoken questions.
         quiet: finished split of clips in which nobody speaks.

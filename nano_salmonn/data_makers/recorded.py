@@ -6,7 +6,7 @@ The maker of recorded speech: what people said before a microphone, with transcr
 | --- | --- | --- | --- |
 | `asterisk-core-sounds-en-wav` | a woman, Allison Smith, 8 kHz, an announcer of telephone systems | 500 | half for testing, a tenth for validation |
 | `tuxpaint-stamps-default` | a speaker of names of animals | 65 | training |
-| `flight-of-the-amazon-queen` | actors of a game's dialogues, 11 kHz | 3,000 | characters of a sixth of the dialogues are a test of their own, `test_dialogue` |
+| `flight-of-the-amazon-queen` | actors of a game's dialogues, 11 kHz | 2,000 | characters of a sixth of the dialogues are a test of their own, `test_dialogue` |
 | `pocketsphinx-testdata` | a reader of LibriVox | 5 | a test of their own, `test_read` |
 
 Which split a prompt belongs to follows from its words alone, or from who speaks. Clips for training are of one prompt or of some in a row,

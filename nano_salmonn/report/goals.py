@@ -44,7 +44,7 @@ class Goal:
 GOALS = (
     Goal("real recordings, five clips of LibriVox: WER", "nano_asr_real", "wer", 12, 6),
     Goal("recorded prompts of one woman, kept apart: WER", "nano_asr_recorded", "wer", 15, 8),
-    Goal("actors who were not heard in training: WER", "nano_asr_dialogue", "wer", 25, 15),
+    Goal("characters of a game who were not heard in training: WER", "nano_asr_dialogue", "wer", 25, 15),
     Goal("made clips, unseen sentences: WER", "nano_asr", "wer", 12, 8),
     Goal("made clips, unseen robotic voices: WER", "nano_asr_unseen_voice", "wer", 12, 8),
     Goal("made clips, unseen natural voices: WER", "nano_asr_natural_voice", "wer", 12, 8),
