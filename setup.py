@@ -172,7 +172,7 @@ setup(
         "demo_salmonn": ["web.css", "web.html", "space/*"],
         "training_salmonn": ["recipes/*.yaml"],
         "evaluation_salmonn": ["tasks/*.json", "judge_prompts/*.json", "templates/*.html"],
-        "nano_salmonn": ["chain.yaml", "recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json", "report/*.md"],
+        "nano_salmonn": ["chain.yaml", "continue.yaml", "recipes/*.yaml", "beats_recipes/*.yaml", "data_makers/*.json", "report/*.md"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
