@@ -337,8 +337,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def is_private(host: str | None) -> bool:
-    """Whether one of the addresses of `host` is not of the public network. Raises `OSError` if it has none."""
-    found = socket.getaddrinfo(host, None)
+    """Whether one of the addresses of `host` is not of the public network. What has none here, only a proxy can reach."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return False
     return not all(ipaddress.ip_address(address[0].partition("%")[0]).is_global for *_, address in found)
 
 

@@ -307,7 +307,7 @@ def _hash_code() -> str:
     for name in sorted(os.listdir(folder)):
         if name.endswith(("_beats.py", "_salmonn.py")):
             with open(os.path.join(folder, name), "rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}")
+                lines.append(f"{hashlib.sha256(file.read()).hexdigest()}  {name}")
     return "\n".join(lines)
 
 

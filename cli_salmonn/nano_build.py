@@ -21,8 +21,8 @@ examples:
   salmonn nano build ./further --chain continue
 
 All of it takes hours. The same command again goes on where it was interrupted, and skips what is done. The steps, their
-sizes and their order are in nano_salmonn/chain.yaml; --chain takes another one. A step whose commands,
-recipes or needed steps have changed is done anew with --redo, and not without.
+sizes and their order are in nano_salmonn/chain.yaml; --chain takes another one. A step whose commands, recipes or
+needed steps have changed is done anew with --redo, and not without.
 """
 
 

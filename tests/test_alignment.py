@@ -199,6 +199,9 @@ def test_a_warm_up_goes_on_from_the_head_of_another(tmp_path):
     fields = {"model": base, "train": [str(clips)], "max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     finished = run_recipe(load_shrunk("alignment", output_dir=tmp_path / "first", **fields))
     checkpoint = tmp_path / "first" / "checkpoint-2"
+    recipe = load_shrunk("alignment", output_dir=tmp_path / "no", adapter=checkpoint, alignment_unfold=2.0, **fields)
+    with pytest.raises(ValueError, match="`alignment_unfold` must be 1 for the checkpoint of a warm-up, got 2.0"):
+        build_trainer(recipe, *load_stage(recipe.stage))
     assert not (finished / HEAD_FILE).is_file()
 
     recipe = load_shrunk("alignment", output_dir=tmp_path / "second", adapter=str(checkpoint), **fields)

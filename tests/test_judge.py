@@ -2,10 +2,9 @@
 """Judged scores: an endpoint that this test serves, and a local LLM with random weights."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from local_http import QuietHandler, answering
 from tiny_evaluation import HearingModel, write_manifest, write_task
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -27,7 +26,7 @@ def endpoint():
     """An OpenAI-compatible server on this machine that says YES where a text holds "roof": its URL and its requests."""
     requests = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             requests.append((self.path, body))
@@ -42,14 +41,8 @@ def endpoint():
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", requests
-    server.shutdown()
-    server.server_close()
+    with answering(Handler) as address:
+        yield f"{address}/v1", requests
 
 
 def test_endpoint_judges_every_answer_once(run, endpoint):

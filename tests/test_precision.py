@@ -16,7 +16,7 @@ def test_a_slow_cpu_trains_the_recipes_of_the_project_in_float32(slow_cpu, tmp_p
     recipe = load_recipe("pretrain", model="base", output_dir=str(tmp_path), use_cpu=True)
 
     assert (recipe.training.bf16, recipe.stage.model_dtype) == (False, "float32")
-    assert "`bf16` is False, `model_dtype` is float32. Set the field to keep bfloat16" in caplog.text
+    assert "`bf16` is False, `model_dtype` is float32. Set the field in the command to keep bfloat16" in caplog.text
 
 
 def test_what_is_asked_for_stays(slow_cpu, tmp_path, caplog):

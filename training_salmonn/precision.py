@@ -3,7 +3,8 @@
 The precision of a recipe, on the machine at hand.
 
 Recipes name bfloat16: accelerators and many CPUs multiply in it, in half of the memory. Other CPUs have no instructions
-for it and take several times as long as in float32, so that a recipe of the project trains in float32 there.
+for it and take several times as long as in float32, so that recipes train in float32 there, unless the call or the
+command names the field.
 """
 
 import logging
@@ -42,8 +43,8 @@ def fit_precision(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     if slow:
         if os.environ.get("RANK", "0") == "0":  # the processes do not know of each other yet
             logger.warning(
-                "this CPU is slow in bfloat16, so training is in float32, with twice the memory: %s. Set the field to "
-                "keep bfloat16.",
+                "this CPU is slow in bfloat16, so training is in float32, with twice the memory: %s. Set the field in "
+                "the command to keep bfloat16.",
                 ", ".join(f"`{name}` is {IN_FLOAT32[name][1]}" for name in slow),
             )
         fields |= {name: IN_FLOAT32[name][1] for name in slow}

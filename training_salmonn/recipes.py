@@ -127,7 +127,6 @@ class AlignmentArguments:
             "help": "Mean distance of the outputs from the mean token embedding; that of the tokens by default."
         },
     )
-
     alignment_unfold: float = field(
         default=1.0,
         metadata={

@@ -219,8 +219,11 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     token_ids = range(processor.tokenizer.vocab_size) if whole_vocabulary else collect_tokens(processor, train["text"])
     alignment = AlignmentModel(model, token_ids)
     # with a checkpoint of a warm-up, whose scale is not folded in yet
+    unfold = recipe.alignment.alignment_unfold
     if recipe.stage.adapter is not None and Path(recipe.stage.adapter, HEAD_FILE).is_file():
+        if unfold != 1:
+            raise ValueError(f"`alignment_unfold` must be 1 for the checkpoint of a warm-up, got {unfold}.")
         alignment.head.go_on_from(load_file(Path(recipe.stage.adapter, HEAD_FILE)))
-    elif recipe.alignment.alignment_unfold != 1:
-        alignment.unfold(recipe.alignment.alignment_unfold)
+    elif unfold != 1:
+        alignment.unfold(unfold)
     return AlignmentTrainer(alignment, norm=recipe.alignment.alignment_norm, **settings)

@@ -25,7 +25,7 @@ import soundfile
 import soxr
 
 from data_salmonn.audio import SAMPLING_RATE
-from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
+from nano_salmonn.data_makers.debian import DebianPackage
 
 
 GAME = DebianPackage(
@@ -51,16 +51,16 @@ class Line:
     speaker: str
 
 
-def read_lines(folder: Path | None = None) -> Iterator[Line]:
+def read_lines(folder: Path) -> Iterator[Line]:
     """
     The lines of all dialogues that were recorded, in a fixed order.
 
     Args:
-        folder: Of the package, which is fetched by default.
+        folder: Of the unpacked package.
 
     Raises `ValueError` if the file of the game is another one.
     """
-    data, members = _open_game(folder or fetch_package(GAME))
+    data, members = _open_game(folder)
     for name, (start, size) in sorted(members.items()):
         if not name.endswith(".DOG"):
             continue
@@ -79,9 +79,9 @@ def read_lines(folder: Path | None = None) -> Iterator[Line]:
                         yield Line(recording, said.strip(), speaker)
 
 
-def read_line(name: str, folder: Path | None = None) -> np.ndarray:
+def read_line(name: str, folder: Path) -> np.ndarray:
     """The samples of a recording, `(samples,)`, 16 kHz, float32."""
-    data, members = _open_game(folder or fetch_package(GAME))
+    data, members = _open_game(folder)
     start, size = members[name]
     samples, rate = soundfile.read(BytesIO(data[start : start + size]), dtype="float32", always_2d=True)
     return soxr.resample(samples.mean(axis=1), rate, SAMPLING_RATE).astype(np.float32)

@@ -49,8 +49,7 @@ SPLITS = ("train", "validation", "test", "test_read", "test_dialogue")
 TEST_PERCENT, VALIDATION_PERCENT = 50, 10
 TEST_CHARACTERS_PERCENT = 17
 # How often a training clip begins with a prompt of a source.
-SHARES = {"allison": 0.3, "stamps": 0.04}
-ACTORS_SHARE = 0.66
+SHARES = {"allison": 0.3, "stamps": 0.04, "actors": 0.66}
 
 SPEAKERS = 40  # made of the one speaker of a source
 OWN_VOICE = 0.4  # share of training clips by the speaker herself
@@ -106,7 +105,7 @@ def plan_recorded(split: str, count: int, seed: int = 0) -> list[dict]:
         sources = defaultdict(list)
         for prompt in prompts:
             sources[prompt.speaker if prompt.speaker in SHARES else "actors"].append(prompt)
-        shares = [SHARES.get(source, ACTORS_SHARE) for source in sources]
+        shares = [SHARES[source] for source in sources]
         chosen = [_draw_prompts(rng.choices(list(sources.values()), shares)[0], rng) for _ in range(count)]
     return [_plan_clip(f"recorded-{split}-{number:06d}", seed, own, split, rng) for number, own in enumerate(chosen)]
 

@@ -4,15 +4,14 @@
 import base64
 import socket
 import struct
-import threading
 import tracemalloc
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from local_http import QuietHandler, answering
 from refusals import refuses
 
 import audio_reading_salmonn
@@ -284,7 +283,7 @@ def redirecting(monkeypatch):
     """A server whose addresses point to others: /N to /N-1, /0 to nowhere but an error, /to/X to X."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             if self.path == "/0":
                 return self.send_error(404)
@@ -293,15 +292,8 @@ def redirecting(monkeypatch):
             self.send_header("Location", f"/{int(number) - 1}" if number.isdecimal() else number.removeprefix("to/"))
             self.end_headers()
 
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}"
-        serving.shutdown()
-        thread.join()
+    with answering(Handler) as address:
+        yield address
 
 
 def test_redirects_are_counted(redirecting):

@@ -5,8 +5,6 @@ import io
 import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from local_http import QuietHandler, answering
 
 from cli_salmonn import audio_files, inference, spool
 from cli_salmonn.main import build_parser, main
@@ -190,7 +189,7 @@ def server(folder, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     clip = Path("a.wav").read_bytes()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             if self.path not in ("/a.wav?x=1", "/short.wav"):
                 return self.send_error(404)
@@ -199,15 +198,8 @@ def server(folder, monkeypatch):
             self.end_headers()
             self.wfile.write(clip if self.path != "/short.wav" else clip[:100])
 
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}"
-        serving.shutdown()
-        thread.join()
+    with answering(Handler) as address:
+        yield address
 
 
 def test_clips_of_the_web(run, server, capsys, monkeypatch):

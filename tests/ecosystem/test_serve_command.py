@@ -5,14 +5,13 @@ import base64
 import io
 import json
 import socket
-import threading
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 import soundfile
+from local_http import QuietHandler, answering
 from served import chat, save_served, serving, wav
 
 from modeling_salmonn import SalmonnForConditionalGeneration
@@ -140,20 +139,15 @@ def internal():
     """A server that nobody may be sent to, and how often somebody came."""
     visits = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             visits.append(self.path)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(wav(1).getvalue())
 
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/clip.wav", visits
-    server.shutdown()
+    with answering(Handler) as address:
+        yield f"{address}/clip.wav", visits
 
 
 def slow_rate(clip: bytes) -> bytes:
