@@ -169,12 +169,12 @@ class SalmonnConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs=_VICUNA_13B),
     }
 
-    # `None` means: without this encoder
-    speech_config: dict | PreTrainedConfig | None = field(default_factory=lambda: dict(_WHISPER_LARGE_V2))
-    beats_config: dict | PreTrainedConfig | None = field(default_factory=dict)
+    # `None` means: without this encoder. The class comes first, since a type that does not fit costs a text of the value.
+    speech_config: PreTrainedConfig | dict | None = field(default_factory=lambda: dict(_WHISPER_LARGE_V2))
+    beats_config: PreTrainedConfig | dict | None = field(default_factory=dict)
     segment_seconds: int | None = None
-    qformer_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    qformer_config: PreTrainedConfig | dict | None = None
+    text_config: PreTrainedConfig | dict | None = None
     audio_token_id: int = 32000
     connector_type: str = "qformer"
     num_query_tokens: int = 1

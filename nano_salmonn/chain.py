@@ -25,8 +25,8 @@ larger. `<batch 96>` is shared by the processes of a step that is `parallel`. `m
 `scratch` those that are removed once it is done, `minutes` what it takes of one core at scale 1. `reads` names files of
 this package that a step depends on; the recipes of its commands are found without.
 
-A chain may go by another one, a file beside it, and say only what differs: steps in place of those of that name, and
-`null` for those that are left out.
+A chain may go by another one, a file beside it, and say only what differs: steps in place of those of that name, `null`
+for those that are left out, and steps of its own, which say which one they stand `before`.
 
     extends: chain.yaml
     steps:
@@ -134,10 +134,23 @@ def _read_declared(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if (path.parent / base).resolve() in seen:
         raise ValueError(f"chain {path}: extends itself.")
     steps = _read_declared(path.parent / base, seen)
-    for name in declared:
-        if name not in steps:
+    for name, fields in declared.items():
+        place = fields.get("before") if isinstance(fields, dict) else None
+        if place is None and name not in steps:
             raise ValueError(f"chain {path}: {base} has no step {name!r} to replace{suggest(str(name), steps)}")
-    return {name: fields for name, fields in (steps | declared).items() if fields is not None}
+        if place is not None and (name in steps or place not in steps):
+            raise ValueError(
+                f"chain {path}: `before` must place a new step before one of {base}, got {name!r} before {place!r}."
+            )
+        own = fields if place is None else {field: value for field, value in fields.items() if field != "before"}
+        steps = steps | {name: own} if place is None else _insert(steps, place, {name: own})
+    return {name: fields for name, fields in steps.items() if fields is not None}
+
+
+def _insert(steps: dict[str, Any], place: str, new: dict[str, Any]) -> dict[str, Any]:
+    """`steps` with the `new` ones before that of the name `place`."""
+    number = list(steps).index(place)
+    return dict([*list(steps.items())[:number], *new.items(), *list(steps.items())[number:]])
 
 
 def find_dependents(steps: Mapping[str, Step], name: str) -> set[str]:

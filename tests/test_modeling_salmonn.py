@@ -1,5 +1,7 @@
 """What must hold for every SALMONN: independence of batch, padding and attention; gradients; precision; errors."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, WhisperConfig, WhisperModel
@@ -170,15 +172,16 @@ def test_hidden_states_and_attentions():
     assert isinstance(model.get_audio_features(**features, return_dict=False), tuple)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(variant, dtype):
+def test_half_precision(variant):
     config = tiny_config(**variant)
     model, processor = tiny_model(config), tiny_processor(config)
     inputs = ask(processor, *CONVERSATIONS)
     expected = torch.cat(real_logits(model, inputs))
-    actual = torch.cat(real_logits(model.to(dtype), inputs))  # the features stay in float32, as servers leave them
-    assert actual.dtype == dtype
-    assert torch.nn.functional.cosine_similarity(actual.float(), expected, dim=-1).min() > 0.98
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = deepcopy(model).to(dtype)
+        actual = torch.cat(real_logits(rounded, inputs))  # the features stay in float32, as servers leave them
+        assert actual.dtype == dtype
+        assert torch.nn.functional.cosine_similarity(actual.float(), expected, dim=-1).min() > 0.98
 
 
 def training_inputs(processor):
@@ -188,24 +191,24 @@ def training_inputs(processor):
     )
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_gradient_checkpointing(variant, reentrant):
+def test_gradient_checkpointing(variant):
     config = tiny_config(**variant)
     for part in (config.beats_config, config.qformer_config):
         for name in {} if part is None else part.to_dict():
             if "drop" in name:
                 setattr(part, name, 0.0)
     inputs = training_inputs(tiny_processor(config))
-    gradients = []
-    for checkpointing in (False, True):
-        model = tiny_model(config).train()
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model, expected = tiny_model(config).train(), None
+    for settings in (None, {"use_reentrant": True}, {"use_reentrant": False}):
+        if settings is not None:
+            model.gradient_checkpointing_enable(settings)
+        model.zero_grad()
         model(**inputs).loss.backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        expected = expected or gradients
+        assert gradients.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-4)
 
 
 def test_loss_ignores_the_placeholder():
@@ -241,11 +244,10 @@ def test_auto_classes_and_base_model(tmp_path):
         assert torch.equal(tensor, model.state_dict()[f"model.{name}"])
 
 
-@pytest.mark.parametrize("max_shard_size", ["5GB", "50KB"])
-def test_round_trip_is_bit_equal(variant, tmp_path, max_shard_size):
+def test_round_trip_is_bit_equal(variant, tmp_path):
     model = tiny_model(tiny_config(**variant))
-    model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
-    assert len(list(tmp_path.glob("*.safetensors"))) > (max_shard_size == "50KB")
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
     loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path)
     expected, actual = model.state_dict(), loaded.state_dict()
     assert expected.keys() == actual.keys()

@@ -34,6 +34,7 @@ from nano_salmonn.data_makers.clips import check_count, row_rng, write_clips
 from nano_salmonn.data_makers.debian import DebianPackage, fetch_package
 from nano_salmonn.data_makers.dialogues import GAME, HERO, read_line, read_lines
 from nano_salmonn.data_makers.speakers import change_speaker, persona
+from nano_salmonn.data_makers.steel_sky import SKY, drop_stress, read_sky_line, read_sky_lines
 from nano_salmonn.data_makers.texts import TEST_RECORDINGS, read_test_phrases, read_test_recordings, shares_phrase
 
 
@@ -44,12 +45,12 @@ ANNOUNCER_TEXTS = DebianPackage(
     "asterisk-core-sounds-en", "transcripts of the announcements", "CC-BY-SA-3.0", "Allison Smith, Digium"
 )
 STAMPS = DebianPackage("tuxpaint-stamps-default", "spoken names of animals", "GPL-2", "Bill Kendrick and contributors")
-PACKAGES = (ANNOUNCER, ANNOUNCER_TEXTS, STAMPS, GAME, TEST_RECORDINGS)
+PACKAGES = (ANNOUNCER, ANNOUNCER_TEXTS, STAMPS, GAME, SKY, TEST_RECORDINGS)
 SPLITS = ("train", "validation", "test", "test_read", "test_dialogue")
 TEST_PERCENT, VALIDATION_PERCENT = 50, 10
 TEST_CHARACTERS_PERCENT = 17
 # How often a training clip begins with a prompt of a source.
-SHARES = {"allison": 0.3, "stamps": 0.04, "actors": 0.66}
+SHARES = {"allison": 0.2, "stamps": 0.03, "actors": 0.77}
 
 SPEAKERS = 40  # made of the one speaker of a source
 OWN_VOICE = 0.4  # share of training clips by the speaker herself
@@ -62,7 +63,7 @@ _DIGITS = "zero one two three four five six seven eight nine".split()
 
 @dataclass(frozen=True)
 class Prompt:
-    """A recording, by its package and path, with its words in lower case."""
+    """A recording, by its package and path, with its words in lower case; the speaker is empty where nobody knows who."""
 
     source: str
     text: str
@@ -114,7 +115,7 @@ def _draw_prompts(prompts: list[Prompt], rng: random.Random) -> list[Prompt]:
     first = rng.choice(prompts)
     number = rng.choices(list(IN_A_ROW), list(IN_A_ROW.values()))[0]
     chosen = [first]
-    others = [prompt for prompt in prompts if prompt.speaker == first.speaker and prompt != first]
+    others = [prompt for prompt in prompts if prompt.speaker and prompt.speaker == first.speaker and prompt != first]
     for prompt in rng.sample(others, min(len(others), 3 * number)):
         words = sum(len(other.text.split()) for other in (*chosen, prompt))
         if len(chosen) < number and words <= LONGEST_ROW:
@@ -131,7 +132,8 @@ def _plan_clip(name: str, seed: int, prompts: list[Prompt], split: str, rng: ran
         "kind": "speech",
         "seed": seed,
         "text": " ".join(prompt.text for prompt in prompts),
-        "speaker": f"{speaker}#{number}" if number else speaker,
+        "persona": number,
+        **({"speaker": f"{speaker}#{number}" if number else speaker} if speaker else {}),
         **({} if number else {"gender": prompts[0].gender}),
         "sources": [prompt.source for prompt in prompts],
         "rate": round(rng.uniform(0.9, 1.12), 3) if train else 1.0,
@@ -144,12 +146,11 @@ def render_recorded(row: dict) -> np.ndarray:
     rng = row_rng(row)
     if "-train-" not in row["id"]:
         return read_recording(row["sources"][0])
-    voice, _, number = row["speaker"].partition("#")
-    parts = []
+    voice, parts = row.get("speaker", "").partition("#")[0], []
     for source in row["sources"]:
         parts += [pause(rng), read_recording(source)]
     parts.append(pause(rng))
-    samples = change_speaker(np.concatenate(parts), persona(voice, int(number or 0)), row["rate"])
+    samples = change_speaker(np.concatenate(parts), persona(voice, row["persona"]), row["rate"])
     return pass_through(samples, row["channel"], rng)
 
 
@@ -162,7 +163,7 @@ def pause(rng: random.Random) -> np.ndarray:
 def read_prompts() -> tuple[Prompt, ...]:
     """Every prompt that can be used, each text once, in a fixed order."""
     found: dict[str, Prompt] = {}
-    for prompt in (*_read_announcements(), *_read_stamps(), *_read_dialogues(), *_read_novel()):
+    for prompt in (*_read_announcements(), *_read_stamps(), *_read_dialogues(), *_read_sky(), *_read_novel()):
         found.setdefault(prompt.text, prompt)
     return tuple(found.values())
 
@@ -207,6 +208,15 @@ def _read_dialogues() -> Iterator[Prompt]:
             yield Prompt(f"{GAME.name}/{line.name}", text, line.speaker, "man" if line.speaker == HERO else "", split)
 
 
+def _read_sky() -> Iterator[Prompt]:
+    """Lines of at least two words."""
+    tested = read_test_phrases()
+    for line in read_sky_lines(fetch_package(SKY)):
+        text = spell_prompt(drop_stress(line.text))
+        if 2 <= len(text.split()) <= LONGEST_PROMPT and not shares_phrase(text, tested):
+            yield Prompt(f"{SKY.name}/{line.number}", text, "", "", "train")
+
+
 def _read_novel() -> Iterator[Prompt]:
     folder = fetch_package(TEST_RECORDINGS)
     for file, text in read_test_recordings().items():
@@ -223,10 +233,12 @@ def spell_prompt(written: str) -> str:
     >>> spell_prompt("Press 1, then press 0.")
     'press one then press zero'
     """
-    if re.search(r"[\[\]*@#<>{}()/&]|\d\d|[A-Z]{2,}|\b[b-hj-zB-HJ-Z]\b", written):
+    written = written.replace("\u2019", "'")
+    # a single letter is heard by its name, but for those of "don't" and "it's"
+    if re.search(r"[\[\]*@#<>{}()/&]|\d\d|[A-Z]{2,}|(?<!')\b[b-hj-zB-HJ-Z]\b(?!')", written):
         return ""
     written = re.sub(r"\d", lambda digit: f" {_DIGITS[int(digit.group())]} ", written)
-    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", written.lower().replace("\u2019", "'")))
+    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", written.lower()))
 
 
 @cache
@@ -235,6 +247,8 @@ def read_recording(source: str) -> np.ndarray:
     name, path = source.split("/", maxsplit=1)
     if name == GAME.name:
         return read_line(path, fetch_package(GAME))
+    if name == SKY.name:
+        return read_sky_line(int(path), fetch_package(SKY))
     package = next(package for package in PACKAGES if package.name == name)
     samples, rate = soundfile.read(fetch_package(package) / path, dtype="float32", always_2d=True)
     return soxr.resample(samples.mean(axis=1), rate, SAMPLING_RATE).astype(np.float32)

@@ -144,10 +144,26 @@ def test_a_chain_replaces_and_leaves_out_steps_of_another(chain, tmp_path):
     assert less["c"] == whole.steps["c"]
 
 
+def test_a_chain_has_steps_of_its_own_before_those_of_another(chain, tmp_path):
+    chain(THREE)
+    file = tmp_path / "more.yaml"
+    steps = {name: THREE["a"] | {"run": f"salmonn write made/{name} z", "before": "b"} for name in ("y", "z")}
+    file.write_text(json.dumps({"extends": "chain.yaml", "steps": {"a": THREE["a"], **steps}}))
+    assert list(read_chain(file)) == ["a", "y", "z", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "content, reason",
     [
         ({"extends": "chain.yaml", "steps": {"d": THREE["a"]}}, "chain.yaml has no step 'd' to replace"),
+        (
+            {"extends": "chain.yaml", "steps": {"d": {"before": "e"}}},
+            "`before` must place a new step .* 'd' before 'e'",
+        ),
+        (
+            {"extends": "chain.yaml", "steps": {"b": {"before": "c"}}},
+            "`before` must place a new step .* 'b' before 'c'",
+        ),
         ({"extends": "chain.yaml", "steps": {"a": None}}, "step 'b': `needs` must name steps above it, got 'a'"),
         ({"extends": "none.yaml", "steps": {"a": None}}, "none.yaml: .*No such file"),
         ({"extends": "less.yaml", "steps": {"a": None}}, "extends itself"),

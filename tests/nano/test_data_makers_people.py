@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from made_games import write_sky
 
 from data_salmonn.extras import MissingPackageError
 from nano_salmonn.data_makers import (
@@ -392,11 +393,27 @@ def recordings(monkeypatch, tmp_path):
     game = folders["flight-of-the-amazon-queen"] / dialogues.GAME_FILE
     game.parent.mkdir(parents=True)
     game.write_bytes(make_game())
+    write_sky(folders["beneath-a-steel-sky"], {1: ["Who are YOU?", "Nobody.", "Well?"]})
     recorded.read_prompts.cache_clear()
     recorded.read_recording.cache_clear()
     yield folders["flight-of-the-amazon-queen"]
     recorded.read_prompts.cache_clear()
     recorded.read_recording.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "written, spelt",
+    [
+        ("Press 1, then press 0.", "press one then press zero"),
+        ("I don't know. It\u2019s HERS?", ""),
+        ("I don't know. It\u2019s hers, I'd say.", "i don't know it's hers i'd say"),
+        ("A letter T, please", ""),
+        ("[a beep]", ""),
+        ("Room 12", ""),
+    ],
+)
+def test_prompts_are_spelt_as_they_are_spoken(written, spelt):
+    assert recorded.spell_prompt(written) == spelt
 
 
 def test_prompts_are_split_by_their_words(recordings):
@@ -429,8 +446,11 @@ def test_recorded_clips_for_training_are_changed_and_those_for_tests_are_not(rec
     assert len(changed) == 240 and not heard & {row["text"] for row in rows}
     assert all(sum(map(len, row["text"].split())) for row in rows)
     assert {len(row["sources"]) for row in rows} == {1, 2, 3}
-    assert all(("gender" in row) == ("#" not in row["speaker"]) for row in rows)
-    assert sum(who == speakers.Persona() for who, _ in changed) == sum("#" not in row["speaker"] for row in rows)
+    assert all(("gender" in row) == (row["persona"] == 0) for row in rows)
+    assert all(("#" in row.get("speaker", "")) == (row["persona"] > 0) for row in rows if "speaker" in row)
+    unknown = [row for row in rows if "speaker" not in row]
+    assert unknown and all(row["sources"] == ["beneath-a-steel-sky/50600"] for row in unknown)
+    assert sum(who == speakers.Persona() for who, _ in changed) == sum(row["persona"] == 0 for row in rows)
     assert all(len(row["text"].split()) <= recorded.LONGEST_ROW for row in rows if len(row["sources"]) > 1)
 
 

@@ -1,5 +1,8 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""The chain of the project, all of it, at a thousandth of its size and with stand-ins for what it is made of."""
+"""The chains of the project, at a thousandth of their size and with stand-ins for what they are made of."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,25 +12,35 @@ from stand_ins import Forked, save_parts
 
 from nano_salmonn import chain
 from nano_salmonn.build import Build, CommandError, read_times
-from nano_salmonn.chain import CHAIN, read_chain
+from nano_salmonn.chain import CHAIN, find_chain, read_chain
 
 
 SCALE = 0.001
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A finished build."""
-    folder = tmp_path_factory.mktemp("chain")
-    parts = save_parts(folder / "parts")
+def parts(tmp_path_factory):
+    return save_parts(tmp_path_factory.mktemp("stand_ins") / "parts")
+
+
+def make_build(chain_file: Path, folder: Path, parts: Path) -> Build:
     # of eight processes only one is started, so batches are an eighth of what the chain says
-    build = Build(
-        folder / "build", read_chain(CHAIN, SCALE), lambda words, where, processes: Forked(words, where, parts), 8
-    )
+    steps = read_chain(chain_file, SCALE)
+    return Build(folder, steps, lambda words, where, processes: Forked(words, where, parts), 8)
+
+
+def run(build: Build, parts: Path, **options) -> None:
     try:
-        build.run()
+        build.run(**options)
     except CommandError as error:
         pytest.fail(f"{error}\n{(parts / 'commands.log').read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, parts):
+    """A finished build."""
+    build = make_build(CHAIN, tmp_path_factory.mktemp("chain") / "build", parts)
+    run(build, parts)
     return build
 
 
@@ -74,3 +87,24 @@ def test_another_recipe_would_do_the_later_steps_anew(built, monkeypatch):
     later = Build(built.folder, read_chain(CHAIN, SCALE), start=None)
     anew = [step.name for step, _ in later.find_stale()]
     assert anew[:3] == ["instruct", "stories", "activate"] and "whisper" not in anew and "scores" in anew
+
+
+def test_training_goes_on_from_the_published_model(built, parts, tmp_path):
+    """The clips of the one chain are those of the other, and so are the scores of Whisper and of the model of before."""
+    shutil.copytree(built.folder, tmp_path / "build")
+    build = make_build(find_chain("continue"), tmp_path / "build", parts)
+    assert [step.name for step in build.find_work()] == [
+        *("beats", "base", "alignment", "pretrain", "instruct", "stories", "activate"),
+        *("half", "scores", "activated_scores", "without_beats", "report", "export"),
+    ]
+    run(build, parts, until="instruct", redo=True)
+    runs = tmp_path / "build/runs"
+    published = load_file(parts / "checkpoint/adapter/adapter_model.safetensors")
+    warm, trained = (
+        load_file(runs / f"{stage}/adapter/adapter_model.safetensors") for stage in ("alignment", "instruct")
+    )
+    assert published.keys() == warm.keys() == trained.keys()
+    lora = [name for name in published if ".lora_" in name]
+    assert all(torch.equal(published[name].float(), warm[name].float()) for name in lora)
+    assert any(not torch.equal(warm[name], trained[name]) for name in lora)
+    assert any(not torch.equal(published[name], warm[name]) for name in published if "connector" in name)
