@@ -15,6 +15,7 @@ from tiny_evaluation import HearingModel, write_manifest
 from cli_salmonn.main import main
 from evaluation_salmonn.runner import evaluate
 from evaluation_salmonn.sweep import save_sweep
+from evaluation_salmonn.task import load_tasks
 from nano_salmonn.beats_classifier import top1_by_kind
 from nano_salmonn.report import plots
 from nano_salmonn.report.card import write_card
@@ -367,3 +368,7 @@ def test_rules():
     assert judge_kept(score(10, 1, higher=False), score(15, 1, higher=False), 1) == "no"
     assert [judge_growth(10, after, 2, 1.2) for after in (20, 13, 11)] == ["yes", "unclear", "no"]
     assert [judge_growth(0, after, 2, 1.2) for after in (0, 5)] == ["no", "yes"]
+
+
+def test_a_group_of_tasks_has_all_that_goals_are_about():
+    assert {task.name for task in load_tasks(["nano_goals"])} == {goal.task for goal in GOALS}
