@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -39,6 +40,15 @@ logger = logging.get_logger(__name__)
 
 UNREPEATED_TOKENS = 4  # of an answer that is asked for again because it went round in circles
 FILTER_BANK_FRAMES_PER_SECOND = 100
+_OF_PROMPTS = {"attention_mask", "position_ids", "inputs_embeds"}  # tensors with a row for each prompt
+
+
+def _can_copy_cache(generation_config, model_kwargs: dict) -> bool:
+    """Whether a prefill leaves nothing by row but logits, and keys and values in a cache that can be copied row by row."""
+    cache = model_kwargs.get("past_key_values")
+    is_empty = type(cache) is DynamicCache and cache.get_seq_length() == 0  # a static one is made for all copies
+    names = ("prefill_chunk_size", "output_attentions", "output_hidden_states")
+    return is_empty and not any(getattr(generation_config, name, None) for name in names)
 
 
 class _PieceStreamer(BaseStreamer):
@@ -460,6 +470,26 @@ class SalmonnGenerationMixin(GenerationMixin):
             )
             return input_ids, {**model_kwargs, "mm_encoder_outputs": encoded}
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, is_first_iteration=True):
+        """Copies of a prompt, for beams or several sequences, are read once: keys and values are copied, not computed."""
+        copies = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+        tensors = {name: value for name, value in model_kwargs.items() if isinstance(value, torch.Tensor)}
+        has_rows = all(name in _OF_PROMPTS and len(tensor) == len(input_ids) for name, tensor in tensors.items())
+        if copies == 1 or not (is_first_iteration and has_rows and _can_copy_cache(generation_config, model_kwargs)):
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        input_ids = input_ids[::copies]
+        once = model_kwargs | {name: tensor[::copies] for name, tensor in tensors.items()}
+        if once.get("mm_encoder_outputs"):
+            mask = self.model.find_placeholders(input_ids, once.get("inputs_embeds"), once.get("attention_mask"))
+            counts = mask.sum(-1).tolist()
+            rows = once["mm_encoder_outputs"]["audio"].pooler_output.split([count * copies for count in counts])
+            rows = torch.cat([copied[:count] for copied, count in zip(rows, counts)])
+            once["mm_encoder_outputs"] = {"audio": BaseModelOutputWithPooling(pooler_output=rows)}
+        outputs = super()._prefill(input_ids, generation_config, once, is_first_iteration)
+        outputs.past_key_values.batch_repeat_interleave(copies)
+        outputs.logits = outputs.logits.repeat_interleave(copies, dim=0)
+        return outputs
 
     def _expand_audio(
         self,

@@ -7,6 +7,7 @@ from transformers.generation import SuppressTokensLogitsProcessor
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+import generation_salmonn
 from tiny_salmonn import (
     AUDIO_TOKEN_ID,
     IS_BEFORE_5_23,
@@ -79,6 +80,36 @@ def test_audio_is_encoded_once(model, processor):
     new_tokens(model, ask(processor, *CONVERSATIONS), num_beams=3)
     hook.remove()
     assert sum(calls) == 4  # one clip of one segment, and one of one and one of two
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str)
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_copies_of_a_prompt_are_read_once(model, processor, settings, has_ids, monkeypatch):
+    inputs = ask(processor, *CONVERSATIONS)
+    if not has_ids:
+        inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
+    shapes = []
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    answers, settings = [], settings | {"do_sample": False, "max_new_tokens": 5, "output_scores": True}
+    for can_copy in (True, False):
+        monkeypatch.setattr(generation_salmonn, "_can_copy_cache", lambda *_: can_copy)
+        answers.append(model.generate(**inputs, **settings, return_dict_in_generate=True))
+    hook.remove()
+    prompts, beams = len(CONVERSATIONS), settings["num_beams"]
+    first, *steps = shapes[: len(shapes) // 2]
+    assert first == (prompts, inputs["attention_mask"].shape[1]) and set(steps) == {(prompts * beams, 1)}
+    assert shapes[len(shapes) // 2][0] == prompts * beams
+    assert torch.equal(answers[0].sequences, answers[1].sequences)
+    torch.testing.assert_close(answers[0].sequences_scores, answers[1].sequences_scores)
+
+
+def test_what_is_asked_for_of_every_copy_is_given(model, processor):
+    inputs = ask(processor, *CONVERSATIONS)
+    settings = {"num_beams": 2, "max_new_tokens": 3, "return_dict_in_generate": True}
+    output = model.generate(**inputs, **settings, output_hidden_states=True)
+    assert {state.shape[0] for step in output.hidden_states for state in step} == {2 * len(CONVERSATIONS)}
 
 
 def test_decoding_steps_take_no_audio(model, processor):
