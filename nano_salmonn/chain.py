@@ -21,9 +21,10 @@ Reads a chain: the steps by which a model is made, as a YAML file declares them.
 
 `run` holds one command of `salmonn`, or a list of them; all are run in the folder of the build. `<20000>` is a number
 that the scale of the build multiplies; `<20000 at least 40>` never gets smaller than that, and `<200 at most 214>` not
-larger. `<batch 96>` is shared by the processes of a step that is `parallel`. `makes` are the paths that a step leaves,
-`scratch` those that are removed once it is done, `minutes` what it takes of one core at scale 1. `reads` names files of
-this package that a step depends on; the recipes of its commands are found without.
+larger. `<batch 96>` is shared by the processes of a step that is `parallel`. `makes` are the paths that a step leaves, and
+that are removed before it is done anew: the folder of a run is one, or its checkpoints would be gone on from. `scratch` are
+those that are removed once it is done, `minutes` what it takes of one core at scale 1. `reads` names files of this package
+that a step depends on; the recipes of its commands are found without.
 
 A chain may go by another one, a file beside it, and say only what differs: steps in place of those of that name, `null`
 for those that are left out, and steps of its own, which say which one they stand `before`.
