@@ -21,7 +21,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -46,9 +46,12 @@ _OF_PROMPTS = {"attention_mask", "position_ids", "inputs_embeds"}  # tensors wit
 def _can_copy_cache(generation_config, model_kwargs: dict) -> bool:
     """Whether a prefill leaves nothing by row but logits, and keys and values in a cache that can be copied row by row."""
     cache = model_kwargs.get("past_key_values")
-    is_empty = type(cache) is DynamicCache and cache.get_seq_length() == 0  # a static one is made for all copies
+    if type(cache) is not DynamicCache or cache.get_seq_length() > 0:  # a static one is made for all copies
+        return False
+    # others keep more than keys and values, the states of linear attention for one, which are not copied with them
+    has_plain_layers = {type(layer) for layer in cache.layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
     names = ("prefill_chunk_size", "output_attentions", "output_hidden_states")
-    return is_empty and not any(getattr(generation_config, name, None) for name in names)
+    return has_plain_layers and not any(getattr(generation_config, name, None) for name in names)
 
 
 class _PieceStreamer(BaseStreamer):

@@ -105,6 +105,36 @@ def test_copies_of_a_prompt_are_read_once(model, processor, settings, has_ids, m
     torch.testing.assert_close(answers[0].sequences_scores, answers[1].sequences_scores)
 
 
+@pytest.mark.parametrize(
+    "settings, can_copy",
+    [
+        ({"model_type": "llama"}, True),
+        ({"model_type": "mistral", "sliding_window": 8}, True),
+        ({"model_type": "qwen3_5_text", "layer_types": ["linear_attention", "full_attention"]}, False),
+    ],
+    ids=str,
+)
+def test_beams_of_llms_that_keep_other_things(settings, can_copy, monkeypatch):
+    """What is kept by row is copied, or else computed: the answers are the same."""
+    config = tiny_config()
+    text_config = {**config.text_config.to_dict(), **settings}
+    for name in ("rope_parameters", "head_dim"):
+        text_config.pop(name, None)
+    model = tiny_model(tiny_config(text_config=text_config))
+    inputs = ask(tiny_processor(config), *CONVERSATIONS[:2])
+    found, can_copy_cache = [], generation_salmonn._can_copy_cache
+
+    def note(*arguments):
+        found.append(can_copy_cache(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(generation_salmonn, "_can_copy_cache", note)
+    answers = model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=5)
+    assert found == [can_copy]
+    monkeypatch.setattr(generation_salmonn, "_can_copy_cache", lambda *_: False)
+    assert torch.equal(answers, model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=5))
+
+
 def test_what_is_asked_for_of_every_copy_is_given(model, processor):
     inputs = ask(processor, *CONVERSATIONS)
     settings = {"num_beams": 2, "max_new_tokens": 3, "return_dict_in_generate": True}

@@ -46,6 +46,22 @@ def game(tmp_path):
     steel_sky._open_game.cache_clear()
 
 
+def test_the_code_of_texts_is_the_games():
+    """These are the codes of the game's version 0.0372; files made for tests go by whatever the module says."""
+    codes = {character: code for code, character in steel_sky._read_tree().items()}
+    known = {
+        " ": "000",
+        "e": "0010",
+        "s": "01001",
+        "T": "10111",
+        "\0": "100000",
+        "w": "11110011",
+        "7": "11111111110001",
+    }
+    assert known.items() <= codes.items()
+    assert sum(2.0 ** -len(code) for code in steel_sky._read_tree()) == 1  # each bit leads somewhere
+
+
 def test_lines_that_were_recorded_have_their_words(game):
     folder, texts = game
     lines = [(line.number, line.text) for line in steel_sky.read_sky_lines(folder)]
