@@ -98,8 +98,11 @@ def start(words: Sequence[str], folder: Path, processes: int) -> subprocess.Pope
     program = [sys.executable, "-m"]
     if processes > 1:
         program += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    # more threads than one per process make small models slower
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # More threads than one per process make small models slower. And glibc would give each large tensor back to the
+    # system and ask for the next one, which took a third of the time of the connector's training.
+    kept_bytes = str(2**30)
+    environment = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": kept_bytes, "MALLOC_TRIM_THRESHOLD_": kept_bytes}
+    environment |= os.environ
     root = str(Path(__file__).resolve().parents[1])  # of a clone that is not installed
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return start_command(words, folder, [*program, "cli_salmonn"], environment)

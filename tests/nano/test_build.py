@@ -402,10 +402,14 @@ def test_commands_start_in_processes_with_one_thread_each(tmp_path, monkeypatch)
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda words, cwd, env: started.append((words, cwd, env)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "5")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     nano_build.start(["train", "x"], tmp_path, 1)
     nano_build.start(["train", "x"], tmp_path, 2)
     (alone, folder, environment), (together, _, _) = started
     assert alone == [sys.executable, "-m", "cli_salmonn", "train", "x"] and folder == tmp_path
     assert environment["OMP_NUM_THREADS"] == "1" and environment["PYTHONPATH"].startswith(str(Path(CHAIN).parents[1]))
+    # memory is kept for the next tensor, unless the user has said otherwise
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == str(2**30) and environment["MALLOC_TRIM_THRESHOLD_"] == "5"
     assert together[1:7] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     assert together[7:] == ["cli_salmonn", "train", "x"]
