@@ -4,8 +4,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from tiny_salmonn import AUDIO_TOKEN_ID, VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor
+from nano_salmonn.assemble import NANO_CHECKPOINT, assemble_nano
+from tiny_salmonn import VARIANTS, ask, noise, question, tiny_config, tiny_model, tiny_processor
 
 
 SECOND = np.arange(16000) / 16000
@@ -38,7 +40,20 @@ CLIPS = {
 )
 def test_every_number_is_finite(variant, dtype):
     config = tiny_config(**VARIANTS[variant])
-    model, processor = tiny_model(config).to(dtype), tiny_processor(config)
+    check_numbers(tiny_model(config).to(dtype), tiny_processor(config))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NANO_CHECKPOINT.is_dir(), reason="this copy of the project has no checkpoint")
+def test_every_number_of_salmonn_nano_is_finite(tmp_path):
+    folder = assemble_nano(tmp_path / "nano")
+    processor = AutoProcessor.from_pretrained(folder)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        check_numbers(AutoModelForMultimodalLM.from_pretrained(folder, dtype=dtype).eval(), processor)
+
+
+def check_numbers(model, processor):
+    dtype = model.dtype
     inputs = ask(processor, *(question(clip.astype(np.float32)) for clip in CLIPS.values()))
     features = {name: inputs.pop(name) for name in processor.feature_extractor.model_input_names if name in inputs}
     assert features["input_features"].isfinite().all()
@@ -48,4 +63,4 @@ def test_every_number_is_finite(variant, dtype):
         logits = model(**inputs, audio_embeds=embeds).logits
     assert embeds.isfinite().all() and embeds.dtype == dtype
     for name, row, real in zip(CLIPS, logits, inputs["attention_mask"].bool(), strict=True):
-        assert row[real, :AUDIO_TOKEN_ID].isfinite().all(), name
+        assert row[real, : model.config.audio_token_id].isfinite().all(), name
