@@ -193,6 +193,13 @@ def test_the_whole_vocabulary_can_be_scored(tmp_path):
     assert len(trainer.model.head.token_ids) == 600
 
 
+def test_a_warm_up_has_no_answers_that_are_read(tmp_path):
+    base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")
+    recipe = load_shrunk("alignment", model=base, train=[str(clips)], output_dir=tmp_path / "run", word_dropout=0.1)
+    with pytest.raises(ValueError, match="`word_dropout` is for answers that the LLM reads, .* got 0.1"):
+        build_trainer(recipe, *load_stage(recipe.stage))
+
+
 def test_a_warm_up_goes_on_from_the_head_of_another(tmp_path):
     """From a checkpoint, which has a head, on answers with fewer tokens. The adapter at the end is scaled and has none."""
     base, clips = save_model(tmp_path / "base"), save_clips(tmp_path / "clips")

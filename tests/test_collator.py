@@ -264,6 +264,28 @@ def test_spec_augment_depends_on_row_and_epoch_alone(processor):
     assert not torch.equal(collator(rows)["input_features"], together)
 
 
+def test_word_dropout_changes_what_is_read_of_answers_alone(processor):
+    rows = [row(number, "a word and another word " * 20) for number in range(3)]
+    plain, dropped = (SalmonnDataCollator(processor, word_dropout=share)(rows) for share in (0.0, 0.4))
+    assert torch.equal(plain["labels"], dropped["labels"])
+    is_word = (plain["labels"] != -100) & (plain["labels"] != processor.tokenizer.eos_token_id)
+    changed = plain["input_ids"] != dropped["input_ids"]
+    assert not changed[~is_word].any()
+    assert 0.3 < changed[is_word].float().mean() < 0.5
+    markers = {*processor.tokenizer.all_special_ids, processor.audio_token_id}
+    assert not markers & {*dropped["input_ids"][changed].tolist()}
+    assert all(torch.equal(plain[name], dropped[name]) for name in plain if name != "input_ids")
+
+
+def test_word_dropout_depends_on_row_and_epoch_alone(processor):
+    rows = [row(number, "a word and another word " * 3) for number in range(4)]
+    collator = SalmonnDataCollator(processor, word_dropout=0.5, pad_to_multiple_of=256)
+    together = collator(rows)["input_ids"]
+    assert torch.equal(torch.cat([collator([one])["input_ids"] for one in rows[::-1]]).flip(0), together)
+    collator.set_epoch(1)
+    assert not torch.equal(collator(rows)["input_ids"], together)
+
+
 def test_long_texts_are_refused_not_cut(processor):
     text = "word " * 40
     tokens = len(processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
@@ -300,6 +322,7 @@ def test_settings_are_checked(processor):
         {"concatenate_probability": 1.5},
         {"concatenate_max_seconds": 0},
         {"spec_augment": -0.1},
+        {"word_dropout": 1.1},
         {"padding_side": "middle"},
     ):
         with pytest.raises(ValueError, match=next(iter(options))):

@@ -61,6 +61,9 @@ class SalmonnDataCollator:
             Longest clip that joining makes. How long one gets is drawn anew each time.
         spec_augment (`float`, *optional*, defaults to 0.0):
             Probability that bands and moments of a clip's mel rows are masked (SpecAugment, 1904.08779).
+        word_dropout (`float`, *optional*, defaults to 0.0):
+            Probability that the LLM reads another token, drawn from the vocabulary, in the place of one of an answer
+            (1511.06349). Labels stay as they are: what was said before tells less of what comes, and what is heard more.
         seed (`int`, *optional*, defaults to 0):
             Seed of all random choices.
         padding_side (`str`, *optional*, defaults to `"right"`):
@@ -83,6 +86,7 @@ class SalmonnDataCollator:
         concatenate_probability: float = 0.0,
         concatenate_max_seconds: float = 30.0,
         spec_augment: float = 0.0,
+        word_dropout: float = 0.0,
         seed: int = 0,
         padding_side: str = "right",
         pad_to_multiple_of: int | None = None,
@@ -95,6 +99,8 @@ class SalmonnDataCollator:
             raise ValueError(f"`concatenate_max_seconds` must be positive, got {concatenate_max_seconds}.")
         if not 0 <= spec_augment <= 1:
             raise ValueError(f"`spec_augment` must be in [0, 1], got {spec_augment}.")
+        if not 0 <= word_dropout <= 1:
+            raise ValueError(f"`word_dropout` must be in [0, 1], got {word_dropout}.")
         if padding_side not in ("left", "right"):
             raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
         if concatenate_probability and getattr(processor.feature_extractor, "is_cached", False):
@@ -114,6 +120,7 @@ class SalmonnDataCollator:
         self.concatenate_probability = concatenate_probability
         self.concatenate_max_seconds = concatenate_max_seconds
         self.spec_augment = spec_augment
+        self.word_dropout = word_dropout
         self.seed = seed
         self.padding_side = padding_side
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -164,7 +171,20 @@ class SalmonnDataCollator:
         )
         if self.spec_augment and "input_features" in inputs:
             self._mask(inputs, [(sample.id, _count_clips(turns)) for sample, turns in zip(samples, conversations)])
+        if self.word_dropout:
+            self._drop_words(inputs, samples)
         return inputs
+
+    def _drop_words(self, inputs: BatchFeature, samples: list[_Sample]) -> None:
+        """Word dropout: some tokens of the answers are read as others, and learnt as they are."""
+        tokenizer = self.processor.tokenizer
+        is_marker = {*tokenizer.all_special_ids, self.processor.audio_token_id}.__contains__
+        words = [token for token in range(len(tokenizer)) if not is_marker(token)]
+        for ids, labels, sample in zip(inputs["input_ids"], inputs["labels"], samples, strict=True):
+            rng = self._rng("drop", sample.id)
+            for position in (labels != -100).nonzero().flatten().tolist():
+                if not is_marker(int(ids[position])) and rng.random() < self.word_dropout:
+                    ids[position] = rng.choice(words)
 
     def _mask(self, inputs: BatchFeature, clips: list[tuple[str, int]]) -> None:
         """SpecAugment on some of the clips, of which each row has so many, in their order."""

@@ -57,6 +57,13 @@ class DataArguments:
     spec_augment: float = field(
         default=0.0, metadata={"help": "Share of clips with masked bands and moments (SpecAugment, 1904.08779)."}
     )
+    word_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the tokens of answers that are read as other ones, and learnt as they are (1511.06349): "
+            "the LLM guesses less and listens more."
+        },
+    )
     feature_cache: str | None = field(
         default=None, metadata={"help": "Folder in which the output of the frozen encoders is kept between epochs."}
     )

@@ -180,6 +180,11 @@ def cache_features(recipe: Recipe, model, processor, dataset):
 def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
     """The trainer of a recipe, with its data, for a model that is loaded."""
     data, is_alignment, seed = recipe.data, recipe.stage.objective == "alignment", recipe.training.seed
+    if is_alignment and data.word_dropout > 0:
+        raise ValueError(
+            f"`word_dropout` is for answers that the LLM reads, which the warm-up does not run, so it must be 0, got "
+            f"{data.word_dropout}."
+        )
     if not data.eval and recipe.training.eval_strategy != "no":
         if recipe.training.load_best_model_at_end:
             raise ValueError("`load_best_model_at_end` needs data in `eval` to tell which model is best, got none.")
@@ -195,6 +200,7 @@ def build_trainer(recipe: Recipe, model, processor) -> SalmonnTrainer:
         concatenate_probability=data.concatenate_probability,
         concatenate_max_seconds=data.concatenate_max_seconds,
         spec_augment=data.spec_augment,
+        word_dropout=data.word_dropout,
         seed=seed,
         padding_side="left",  # all answers then end in the last column, and the fewest positions are scored
     )
