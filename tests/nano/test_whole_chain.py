@@ -86,7 +86,7 @@ def test_another_recipe_would_do_the_later_steps_anew(built, monkeypatch):
     monkeypatch.setattr(chain, "read_recipe", change)
     later = Build(built.folder, read_chain(CHAIN, SCALE), start=None)
     anew = [step.name for step, _ in later.find_stale()]
-    assert anew[:3] == ["instruct", "stories", "activate"] and "whisper" not in anew and "scores" in anew
+    assert anew[:3] == ["instruct", "half", "scores"] and "whisper" not in anew and "stories" in anew
 
 
 def test_training_goes_on_from_the_published_model(built, parts, tmp_path):
@@ -94,12 +94,12 @@ def test_training_goes_on_from_the_published_model(built, parts, tmp_path):
     shutil.copytree(built.folder, tmp_path / "build")
     build = make_build(find_chain("continue"), tmp_path / "build", parts)
     assert [step.name for step in build.find_work()] == [
-        *("beats", "base", "alignment", "pretrain", "people", "people_alignment", "instruct", "stories", "activate"),
-        *("half", "scores", "activated_scores", "without_beats", "report", "export"),
+        *("beats", "base", "alignment", "pretrain", "people", "people_alignment", "people_pretrain", "instruct"),
+        *("half", "scores", "stories", "activate", "activated_scores", "without_beats", "report", "export"),
     ]
     run(build, parts, until="instruct", redo=True)
     published = load_file(parts / "checkpoint/adapter/adapter_model.safetensors")
-    stages = ("alignment", "pretrain", "people_alignment", "instruct")
+    stages = ("alignment", "pretrain", "people_alignment", "people_pretrain", "instruct")
     adapters = [load_file(tmp_path / f"build/runs/{stage}/adapter/adapter_model.safetensors") for stage in stages]
     for stage, before, after in zip(stages, [published, *adapters], adapters):
         assert before.keys() == after.keys()
