@@ -119,10 +119,10 @@ space:
 lock: $(STAMP)
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements-lock.txt
 
-# What is in no folder of tests, but for tests of the ecosystem. Only that is collected, and a file stays with one worker, whose fixtures are made once.
 # glibc would give each large tensor back to the system and ask for the next one: a tenth of the time of small models.
 test: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 test: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+# What is in no folder of tests, but for tests of the ecosystem. Only that is collected, and a file stays with one worker, whose fixtures are made once.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not ecosystem" $(wildcard tests/test_*.py) $(PYTEST_ARGS)
 

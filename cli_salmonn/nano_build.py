@@ -99,7 +99,7 @@ def start(words: Sequence[str], folder: Path, processes: int) -> subprocess.Pope
     if processes > 1:
         program += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     # More threads than one per process make small models slower. And glibc would give each large tensor back to the
-    # system and ask for the next one, which is a third of the time where a connector is trained.
+    # system and ask for the next one, which can be a third of the time where a connector is trained.
     kept_bytes = str(2**30)
     environment = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": kept_bytes, "MALLOC_TRIM_THRESHOLD_": kept_bytes}
     environment |= os.environ

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import AddedToken, Trainer, TrainingArguments
 
 from data_salmonn.datasets import load_training_data
 from data_salmonn.prompts import PromptBank
@@ -265,6 +265,8 @@ def test_spec_augment_depends_on_row_and_epoch_alone(processor):
 
 
 def test_word_dropout_changes_what_is_read_of_answers_alone(processor):
+    processor = copy.deepcopy(processor)
+    processor.tokenizer.add_tokens([AddedToken(f"<mark {number}>", special=True) for number in range(600)])
     rows = [row(number, "a word and another word " * 20) for number in range(3)]
     plain, dropped = (SalmonnDataCollator(processor, word_dropout=share)(rows) for share in (0.0, 0.4))
     assert torch.equal(plain["labels"], dropped["labels"])
@@ -272,7 +274,9 @@ def test_word_dropout_changes_what_is_read_of_answers_alone(processor):
     changed = plain["input_ids"] != dropped["input_ids"]
     assert not changed[~is_word].any()
     assert 0.3 < changed[is_word].float().mean() < 0.5
-    markers = {*processor.tokenizer.all_special_ids, processor.audio_token_id}
+    added = processor.tokenizer.added_tokens_decoder.items()
+    markers = {*processor.tokenizer.all_special_ids, *(number for number, token in added if token.special)}
+    assert len(markers) > 600 and processor.audio_token_id in markers
     assert not markers & {*dropped["input_ids"][changed].tolist()}
     assert all(torch.equal(plain[name], dropped[name]) for name in plain if name != "input_ids")
 

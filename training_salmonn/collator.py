@@ -126,6 +126,13 @@ class SalmonnDataCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.silence_seconds = silence_seconds
         self.use_test_prompts = use_test_prompts
+        # `all_special_ids` leaves out what a tokenizer has of special tokens without a role, those of code in SmolLM2 for one
+        added = processor.tokenizer.added_tokens_decoder.items()
+        self._special_ids = {
+            *processor.tokenizer.all_special_ids,
+            *(number for number, token in added if token.special),
+        }
+        self._word_ids = sorted({*range(len(processor.tokenizer))} - self._special_ids) if word_dropout else []
         # in shared memory, where workers that outlive an epoch see it change
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
@@ -177,14 +184,11 @@ class SalmonnDataCollator:
 
     def _drop_words(self, inputs: BatchFeature, samples: list[_Sample]) -> None:
         """Word dropout: some tokens of the answers are read as others, and learnt as they are."""
-        tokenizer = self.processor.tokenizer
-        is_marker = {*tokenizer.all_special_ids, self.processor.audio_token_id}.__contains__
-        words = [token for token in range(len(tokenizer)) if not is_marker(token)]
         for ids, labels, sample in zip(inputs["input_ids"], inputs["labels"], samples, strict=True):
             rng = self._rng("drop", sample.id)
             for position in (labels != -100).nonzero().flatten().tolist():
-                if not is_marker(int(ids[position])) and rng.random() < self.word_dropout:
-                    ids[position] = rng.choice(words)
+                if int(ids[position]) not in self._special_ids and rng.random() < self.word_dropout:
+                    ids[position] = rng.choice(self._word_ids)
 
     def _mask(self, inputs: BatchFeature, clips: list[tuple[str, int]]) -> None:
         """SpecAugment on some of the clips, of which each row has so many, in their order."""
