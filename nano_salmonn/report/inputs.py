@@ -5,7 +5,7 @@ Reads a folder of runs. What is not there is `None`; what is there and malformed
     evaluate/{instruct,activate,whisper,before}[_greedy]/results.json             of `salmonn evaluate`
     evaluate/{speech_only,without_beats}/results.json                             of `salmonn evaluate`
     {concatenation/{without,with},long/{plain,seg}}/results.json                  of `salmonn evaluate`
-    {alignment,pretrain,instruct,activate}/curves.json                            of `salmonn train` and `activate`
+    <stage>/curves.json                                                           of `salmonn train` and `activate`
     connectors/<name>/curves.json                                                 of `salmonn train`
     beats/scores.json  sweep/sweep_lora.json  perplexity/perplexity.json
     steps.json          the steps of a build, with their times and commands
@@ -31,6 +31,9 @@ RUN = "run.json"
 COMMANDS = "commands.json"
 NOTES = "notes.md"
 STEPS = "steps.json"
+# Trainings of a build, in their order, and which of them only the chain has that goes on from a checkpoint.
+STAGES = ("alignment", "pretrain", "people_alignment", "people_pretrain", "instruct", "activate")
+FURTHER_STAGES = ("people_alignment", "people_pretrain")
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
 KNOWN = {
     "evaluate": (

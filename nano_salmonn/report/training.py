@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nano_salmonn.report import published
-from nano_salmonn.report.inputs import Curve, Runs, Training
+from nano_salmonn.report.inputs import FURTHER_STAGES, STAGES, Curve, Runs, Training
 from nano_salmonn.report.plots import Panel, plot_bars, plot_panels
 from nano_salmonn.report.verdicts import GROWTH_RULE, MORE_WORDS, NO, UNCLEAR, YES, Claim, judge_growth
 from nano_salmonn.report.writing import Section, commands, number, picture, table, verdicts
 
 
-STAGES = ("alignment", "pretrain", "instruct", "activate")
 # Bars of labels that can be read: half of them the best, half the worst.
 MOST_LABELS = 40
 # Names of the runs that are compared.
@@ -36,7 +35,9 @@ def stages_section(runs: Runs, images: Path) -> Section:
     section = Section("Training")
     found = {stage: runs.training(stage) for stage in STAGES}
     section.missing += [
-        f"Training: no `{stage}/curves.json` with losses." for stage, training in found.items() if training is None
+        f"Training: no `{stage}/curves.json` with losses."
+        for stage, training in found.items()
+        if training is None and stage not in FURTHER_STAGES
     ]
     found = {stage: training for stage, training in found.items() if training is not None}
     if not found:
