@@ -122,9 +122,10 @@ lock: $(STAMP)
 # glibc would give each large tensor back to the system and ask for the next one: a tenth of the time of small models.
 test: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 test: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
-# What is in no folder of tests, but for tests of the ecosystem. Only that is collected, and a file stays with one worker, whose fixtures are made once.
+# What is in no folder of tests, but for tests of the ecosystem. Only that is collected, without Hypothesis, which none of it
+# needs, and a file stays with one worker, whose fixtures are made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not ecosystem" $(wildcard tests/test_*.py) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p no:hypothesispytest -n $(WORKERS) --dist loadfile -m "not slow and not ecosystem" $(wildcard tests/test_*.py) $(PYTEST_ARGS)
 
 test-web: $(STAMP) $(WEB_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[web-test]"

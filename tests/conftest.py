@@ -8,9 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 
 # The mark of a layer is the name of its folder; single tests elsewhere may have it too. `make test` runs what stands beside the folders.
@@ -57,6 +55,9 @@ def pytest_fixture_setup(fixturedef):
     """So does a fixture that several tests share, and whether it exists already changes nothing for the test."""
     if fixturedef.scope == "function":
         return (yield)
+    import numpy as np
+    import torch
+
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -68,6 +69,10 @@ def pytest_fixture_setup(fixturedef):
 
 
 def _seed():
+    # not above: pytest-xdist reads this file in a process, too, that runs no tests
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

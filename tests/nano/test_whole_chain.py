@@ -60,7 +60,9 @@ def test_the_model_loads_with_its_card(built):
     card = ModelCard((published / "README.md").read_text(encoding="utf-8"))
     assert "nano_asr" in {result.dataset_type for result in card.data.eval_results}
     assert "| instruct | all tasks" in card.text and "synthetic" in card.text and "voices, pronunciations" in card.text
-    assert "salmonn train nano/instruct --resume" in (built.folder / "published/nano.md").read_text(encoding="utf-8")
+    page = (built.folder / "published/nano.md").read_text(encoding="utf-8")
+    assert "salmonn train nano/instruct --resume" in page
+    assert "\n## LoRA turned down" in page and "\n## How likely answers are" in page
 
 
 def test_stages_go_on_from_each_other(built):
@@ -95,7 +97,8 @@ def test_training_goes_on_from_the_published_model(built, parts, tmp_path):
     build = make_build(find_chain("continue"), tmp_path / "build", parts)
     assert [step.name for step in build.find_work()] == [
         *("beats", "base", "alignment", "pretrain", "people", "people_alignment", "people_pretrain", "instruct"),
-        *("half", "scores", "stories", "activate", "activated_scores", "without_beats", "report", "export"),
+        *("half", "scores", "stories", "activate", "activated_scores", "overfitting", "without_beats", "report"),
+        "export",
     ]
     run(build, parts, until="instruct", redo=True)
     published = load_file(parts / "checkpoint/adapter/adapter_model.safetensors")
