@@ -1,6 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-How often a model that transcribes says something about clips in which nothing is said, and how often the verdict of a BEATs,
+How often a model that transcribes writes words about clips in which nothing is said, and how often the verdict of a BEATs,
 "nothing is said", is wrong.
 
     salmonn nano make speech data/speech/test_unseen_voice --split test_unseen_voice --count 200
@@ -112,15 +112,17 @@ def main() -> None:
     if options.model is not None:
         from cli_salmonn.inference import Listener, load
         from data_salmonn.transcripts import join
+        from nano_salmonn.data_makers.quiet import NO_SPEECH  # what salmonn-nano is taught to write of such clips
 
         listener = Listener(*load(options.model))
         texts = [join(listener.transcribe(clip)) for _, clip in tqdm(noises, desc="Transcribing", disable=None)]
         print(f"\n{'something is transcribed':28} without the verdict, with it")
         for kind in KINDS:
             of_kind = [(text, prob) for text, prob, (other, _) in zip(texts, probs, noises) if other == kind]
-            said = [bool(text) for text, _ in of_kind]
-            left = [bool(text) and prob <= NO_SPEECH_THRESHOLD for text, prob in of_kind]
-            print(f"{kind:28} {share(said)}, {share(left)}, such as {of_kind[-1][0]!r}")
+            said = [text not in ("", NO_SPEECH) for text, _ in of_kind]
+            left = [is_said and prob <= NO_SPEECH_THRESHOLD for is_said, (_, prob) in zip(said, of_kind)]
+            example = next((text for (text, _), is_said in zip(of_kind, said) if is_said), "")
+            print(f"{kind:28} {share(said)}, {share(left)}, such as {example!r}")
 
 
 if __name__ == "__main__":

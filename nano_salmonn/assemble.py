@@ -41,7 +41,7 @@ NANO = {
     "qformer": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
     "fixed_length": False,
     "pad_last_window": True,
-    "max_audio_seconds": 6,  # of one sentence or two; from 7.5 s on it leaves words out
+    "max_audio_seconds": 6,  # of one sentence or two; of much longer clips it leaves words out, or repeats them
     "chat_template": NANO_CHAT_TEMPLATE,
 }
 

@@ -12,6 +12,7 @@ it took: they are noted every few seconds, so that even a machine that is switch
 
 import json
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -214,7 +215,7 @@ class Build:
             record = Record(step.digest, step.about)
         record.runs, record.process = record.runs + 1, None
         commands = step.commands(self.processes)
-        record.commands = [" ".join(["salmonn", *words]) for words in commands]
+        record.commands = [shlex.join(["salmonn", *words]) for words in commands]
         with self._timed(step, record):
             for words in commands[record.commands_done :]:
                 self._run_command(step, record, words)

@@ -19,7 +19,10 @@ from nano_salmonn.wheel_parts import LLM_ID, WHISPER_ID
 TEMPLATE = Path(__file__).with_name("card.md")
 RECOGNITION = ("wer", "cer")
 START = "salmonn nano start"  # of a chain that does not begin from nothing
-GOES_ON = "It goes on from the BEATs and the adapter that this project had before, which the step `beats` copies.\n\n"
+GOES_ON = (
+    "It goes on from the BEATs and the adapter that this project had before, which the step `beats` copies; what was done to "
+    "these stands in the history of this file.\n\n"
+)
 TAGS = ["salmonn", "beats", "audio", "speech", "music", "lora"]
 
 

@@ -3,7 +3,7 @@
 Reads a folder of runs. What is not there is `None`; what is there and malformed raises a `ValueError` with its file.
 
     evaluate/{instruct,activate,whisper,before}[_greedy]/results.json             of `salmonn evaluate`
-    evaluate/{speech_only,without_beats}/results.json                             of `salmonn evaluate`
+    evaluate/without_beats/results.json                                           of `salmonn evaluate`
     {concatenation/{without,with},long/{plain,seg}}/results.json                  of `salmonn evaluate`
     <stage>/curves.json                                                           of `salmonn train` and `activate`
     connectors/<name>/curves.json                                                 of `salmonn train`
@@ -38,7 +38,6 @@ FURTHER_STAGES = ("people_alignment", "people_pretrain")
 KNOWN = {
     "evaluate": (
         *(name + beams for name in ("instruct", "activate", "whisper", "before") for beams in ("", "_greedy")),
-        "speech_only",
         "without_beats",
     ),
     "concatenation": ("without", "with"),

@@ -1,7 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Sections made of evaluations: tasks before and after activation tuning, BEATs, random concatenation, long clips."""
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +28,11 @@ from nano_salmonn.report.writing import Section, commands, number, picture, sett
 ROWS = (
     ("nano_asr", "wer", "speech, held-out sentences: WER", "%"),
     ("nano_asr_unseen_voice", "wer", "speech, unseen voices: WER", "%"),
+    ("nano_asr_natural_voice", "wer", "speech, unseen natural voices: WER", "%"),
     ("nano_asr_real", "wer", "speech, real recordings: WER", "%"),
+    ("nano_asr_recorded", "wer", "speech, recorded prompts: WER", "%"),
+    ("nano_asr_dialogue", "wer", "speech, characters of a game: WER", "%"),
+    ("nano_asr_segments", "wer", "speech, up to 60 s by segments: WER", "%"),
     ("nano_asr_60s", "wer", "speech, joined to 60 s: WER", "%"),
     ("nano_asr_90s", "wer", "speech, joined to 90 s: WER", "%"),
     ("nano_asr_120s", "wer", "speech, joined to 120 s: WER", "%"),
@@ -38,6 +41,9 @@ ROWS = (
     ("nano_speaker_verification", "accuracy", "same speaker: accuracy", "%"),
     ("nano_question", "accuracy", "questions about speech: accuracy", "%"),
     ("nano_question", "following_rate", "questions about speech: following rate", "%"),
+    ("nano_quiet", "accuracy", "nobody speaks: accuracy", "%"),
+    ("nano_spoken_question", "following_rate", "spoken questions (not trained): following rate", "%"),
+    ("nano_scene", "accuracy", "speech over events: accuracy of both", "%"),
     ("nano_sound", "accuracy", "single events: accuracy", "%"),
     ("nano_sound_order", "accuracy", "two events in order: accuracy", "%"),
     ("nano_audio_question", "accuracy", "questions about sounds: accuracy", "%"),
@@ -55,7 +61,6 @@ COLUMNS = {
     "evaluate/instruct": "before activation",
     "evaluate/activate": "after activation",
     "evaluate/whisper": "Whisper's own decoder",
-    "evaluate/speech_only": "speech only",
     "evaluate/without_beats": "without BEATs",
     "concatenation/without": "without concatenation",
     "concatenation/with": "with concatenation",
@@ -176,26 +181,23 @@ def _whisper_claims(model: Evaluation, whisper: Evaluation) -> list[Claim]:
 def beats_section(runs: Runs, images: Path) -> Section:
     """The model with and without its second ear."""
     section = Section("What BEATs adds to Whisper")
-    folders = ("evaluate/instruct", "evaluate/speech_only", "evaluate/without_beats")
-    found = _load(runs, section, folders, quiet=("evaluate/instruct",))
-    full = found.get("evaluate/instruct")
-    if full is None or len(found) < 2:
+    found = _load(runs, section, ("evaluate/instruct", "evaluate/without_beats"), quiet=("evaluate/instruct",))
+    if len(found) < 2:
         return section
+    full, without = found["evaluate/instruct"], found["evaluate/without_beats"]
     section.body += [
-        "The model after instruction tuning beside models that lack BEATs, or hear speech only. SALMONN has two encoders "
+        "The model after instruction tuning, beside the same with BEATs silenced. SALMONN has two encoders "
         "because Whisper is trained on speech and BEATs on everything else. There is no published value to compare with.",
         settings(found.values()),
         *commands(runs, found),
         _score_table(found, {**COLUMNS, "evaluate/instruct": "with BEATs"}, shared=True),
     ]
-    others = {"speech_only": "by a model trained without it", "without_beats": "with BEATs silenced"}
-    for task, (folder, other) in itertools.product(("nano_sound", "nano_sound_order"), others.items()):
-        without = found.get(f"evaluate/{folder}")
-        first, second = without and without.score(task, "accuracy"), full.score(task, "accuracy")
+    for task in ("nano_sound", "nano_sound_order"):
+        first, second = without.score(task, "accuracy"), full.score(task, "accuracy")
         if first is not None and second is not None:
             section.claims.append(
                 Claim(
-                    f"With BEATs more is heard than {other} ({_label(task, 'accuracy')})",
+                    f"With BEATs more is heard than with BEATs silenced ({_label(task, 'accuracy')})",
                     "–",
                     f"without {with_interval(first)}, with {with_interval(second)} %",
                     judge_gain(first, second, BEATS_GAIN),

@@ -66,7 +66,7 @@ def all_runs(tmp_path_factory):
     data = dict.fromkeys(tasks, write_manifest(folder / "data", **columns))
     one = root / "evaluate/instruct"
     evaluate(HearingModel(), tasks, one, data=data, bootstrap_samples=20, name=f"{folder}/base")
-    for name in ("activate", "whisper", "before", "instruct_greedy", "speech_only", "without_beats"):
+    for name in ("activate", "whisper", "before", "instruct_greedy", "without_beats"):
         shutil.copytree(one, root / "evaluate" / name)
     for name in ("concatenation/without", "concatenation/with", "long/plain", "long/seg"):
         shutil.copytree(one, root / name)
@@ -81,7 +81,6 @@ def all_runs(tmp_path_factory):
     set_scores(
         root / "evaluate/instruct_greedy", nano_asr__wer=(15.0, 13.0, 17.0), nano_sound__accuracy=(0.7, 0.6, 0.8)
     )
-    set_scores(root / "evaluate/speech_only", nano_sound__accuracy=(0.6, 0.5, 0.7))
     set_scores(root / "evaluate/without_beats", nano_sound__accuracy=(0.3, 0.2, 0.4))
     set_scores(root / "concatenation/without", nano_asr__wer=(20.0, 19.0, 21.0))
     set_scores(root / "concatenation/with", nano_asr__wer=(20.0, 19.0, 21.0))
@@ -157,7 +156,6 @@ def test_verdicts_of_all_claims(report):
         "Another instruction that was not trained": "unclear",  # by more than the threshold, but intervals overlap
         "Recognition is kept": "no",
         "Connected to an LLM, Whisper's encoder": "yes",
-        "With BEATs more is heard than by a model": "unclear",
         "With BEATs more is heard than with": "yes",
         "A Q-Former recognises better": "yes",
         "More queries help": "yes",
