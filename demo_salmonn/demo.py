@@ -42,7 +42,7 @@ RATES = {
     ("nano_speaker_verification", "accuracy"): "0.49",
 }
 QUALITY = (
-    "These clips are easy ones, of what the model was trained for. On 200 test clips of each kind:\n"
+    "These clips are easy ones, of what the model was trained for. On up to 200 test clips of each kind:\n"
     "  good at   synthetic speech, WER {nano_asr} %, natural voices {nano_asr_natural_voice} %; single sounds, {nano_sound} "
     "named; instruments, {nano_music} named;\n"
     "            clips in which nobody speaks, {nano_quiet} told\n"

@@ -53,7 +53,7 @@ GOALS = (
     Goal("speech over sounds, both named in one answer", "nano_scene", "accuracy", 50, 70),
     Goal("stories told after activation tuning", "nano_story", "following_rate", 85, 95, ACTIVATED),
     Goal("WER after activation tuning, as a multiple of before", "nano_asr", "wer", 1.1, None, ACTIVATED, (TUNED, "nano_asr")),
-    Goal("spoken questions answered after activation tuning, not trained", "nano_spoken_question", "following_rate", None, None, ACTIVATED),
+    Goal("spoken questions, not trained: not transcribed but answered, rightly or not, after activation tuning", "nano_spoken_question", "following_rate", None, None, ACTIVATED),
     Goal("silence and noise: no invented words", "nano_quiet", "accuracy", 95, 99),
     Goal("clips of up to 60 s, by segments: WER, as a multiple of that of short ones", "nano_asr_segments", "wer", 1.5, None, TUNED, (TUNED, "nano_asr")),
 )  # fmt: skip

@@ -42,6 +42,7 @@ ROWS = (
     ("nano_question", "accuracy", "questions about speech: accuracy", "%"),
     ("nano_question", "following_rate", "questions about speech: following rate", "%"),
     ("nano_quiet", "accuracy", "nobody speaks: accuracy", "%"),
+    ("nano_spoken_question", "accuracy", "spoken questions (not trained): accuracy", "%"),
     ("nano_spoken_question", "following_rate", "spoken questions (not trained): following rate", "%"),
     ("nano_scene", "accuracy", "speech over events: accuracy of both", "%"),
     ("nano_sound", "accuracy", "single events: accuracy", "%"),
@@ -134,15 +135,16 @@ def _activation_claims(before: Evaluation, after: Evaluation) -> list[Claim]:
         lambda first, second: judge_growth(first.value, second.value, *MORE_WORDS),
         GROWTH_RULE.format(*MORE_WORDS),
     )
-    add(
-        "nano_keywords",
-        "following_rate",
-        "Another instruction that was not trained is followed too (paper: spoken questions; here: key words)",
-        "{:g} → {:g} % (table 3)".format(*published.QUESTION_FOLLOWING),
-        "%",
-        lambda first, second: judge_gain(first, second, FOLLOWING_GAIN),
-        gain,
-    )
+    for task, here in (("nano_spoken_question", "the same"), ("nano_keywords", "key words")):
+        add(
+            task,
+            "following_rate",
+            f"Another instruction that was not trained is followed too (paper: spoken questions; here: {here})",
+            "{:g} → {:g} % (table 3)".format(*published.QUESTION_FOLLOWING),
+            "%",
+            lambda first, second: judge_gain(first, second, FOLLOWING_GAIN),
+            gain,
+        )
     for task, score, text, values in (
         ("nano_asr", "wer", "Recognition is kept", published.WER_CLEAN),
         ("nano_phones", "per", "Phone recognition is kept", published.PER_CLEAN),
