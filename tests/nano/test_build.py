@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,6 +206,15 @@ def test_the_chains_of_the_project_are_some(name, scale):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running
+
+
+def test_commands_are_recorded_as_a_shell_takes_them(chain):
+    steps = {"a": {**THREE["a"], "run": "salmonn write made/a '{source: x, weight: 0.5}' \"two words\""}}
+    build = chain(steps)
+    build.run()
+    [row] = read_times(build.folder)
+    [command] = row["commands"]
+    assert shlex.split(command) == ["salmonn", "write", "made/a", "{source: x, weight: 0.5}", "two words"]
 
 
 def test_steps_run_in_order_and_once(chain):
