@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -70,13 +70,29 @@ class BeatsFeatureProjection(nn.Module):
         return self.dropout(self.projection(self.layer_norm(patch_embeddings)))
 
 
+class BeatsPositionalConv(nn.Conv1d):
+    """A convolution that is right in bfloat16 on every CPU.
+
+    With AMX instructions, oneDNN's bfloat16 convolution is wrong where a group has less than 16 channels
+    (pytorch/pytorch#163347), as in small BEATs. Such a group is convolved in float32 there.
+    """
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        # weight: (out_channels, channels of a group, kernel_size)
+        if input.device.type != "cpu" or weight.shape[1] >= 16:
+            return super()._conv_forward(input, weight, bias)
+        with maybe_autocast("cpu", enabled=False):
+            bias = None if bias is None else bias.float()
+            return super()._conv_forward(input.float(), weight.float(), bias).to(input.dtype)
+
+
 class BeatsPositionalConvEmbedding(nn.Module):
     """Encodes the absolute position of a token by a wide convolution over the tokens around it."""
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
         kernel_size = config.num_conv_pos_embeddings
-        self.conv = nn.Conv1d(
+        self.conv = BeatsPositionalConv(
             config.hidden_size,
             config.hidden_size,
             kernel_size,

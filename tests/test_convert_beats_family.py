@@ -41,7 +41,7 @@ def run(folder, auto_class):
 def test_embeddings_are_those_of_their_own_code(tmp_path, name):
     file = FAMILY / "avex" if name == "avex" else FAMILY / f"{name}.pt"
     model, outputs = run(convert_beats(file, tmp_path / "beats"), AutoModel)
-    torch.testing.assert_close(outputs.last_hidden_state[0], EXPECTED[name], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs.last_hidden_state[0], EXPECTED[name], atol=5e-5, rtol=1e-5)
     model.save_pretrained(tmp_path / "again")  # with its own normalisation
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "beats")
     extractor.save_pretrained(tmp_path / "again")
@@ -51,7 +51,7 @@ def test_embeddings_are_those_of_their_own_code(tmp_path, name):
 @pytest.mark.parametrize("name", HEADS)
 def test_logits_and_labels_are_those_of_their_own_code(tmp_path, name):
     model, outputs = run(convert_beats(FAMILY / name, tmp_path / "beats"), AutoModelForAudioClassification)
-    torch.testing.assert_close(outputs.logits[0], EXPECTED[HEADS[name]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs.logits[0], EXPECTED[HEADS[name]], atol=5e-5, rtol=0)
     if name == "espnet":
         assert model.config.id2label == {0: "dog", 1: "cat", 2: "car"}
         assert model.config.problem_type == "single_label_classification"
@@ -70,7 +70,7 @@ def test_files_are_read_without_converting_them(tmp_path):
     assert (extractor.fbank_mean, extractor.fbank_std) == (11.7, 4.2)
     with torch.no_grad():
         states = model(**extractor(WAVEFORM, 16000, return_tensors="pt")).last_hidden_state
-    torch.testing.assert_close(states[0], EXPECTED["openbeats_normalised"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(states[0], EXPECTED["openbeats_normalised"], atol=5e-5, rtol=0)
 
 
 def test_a_salmonn_hears_with_the_normalisation_of_its_beats(tmp_path):
@@ -128,7 +128,7 @@ def test_espnet_models_without_an_architecture_have_that_of_their_base(tmp_path)
     rewrite(folder / "config.yaml", encoder_conf={"fbank_mean": 14.0, "fbank_std": 5.0})
     out = convert_beats(folder, tmp_path / "beats", base=FAMILY / "openbeats.pt")
     logits = run(out, AutoModelForAudioClassification)[1].logits[0]
-    torch.testing.assert_close(logits, EXPECTED["espnet"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits, EXPECTED["espnet"], atol=5e-5, rtol=0)
 
 
 def test_damaged_files_are_refused_with_the_reason(tmp_path):

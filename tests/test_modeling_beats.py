@@ -19,7 +19,12 @@ from transformers.utils import logging
 from configuration_beats import BeatsConfig
 from conversion_salmonn.convert_beats import convert_beats, load_beats_checkpoint
 from feature_extraction_beats import BeatsFeatureExtractor
-from modeling_beats import BeatsForAudioClassification, BeatsModel, relative_position_buckets
+from modeling_beats import (
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsPositionalConv,
+    relative_position_buckets,
+)
 
 
 FIXTURES = Path(__file__).parent / "fixtures" / "beats"
@@ -208,6 +213,20 @@ class TestParts:
     def test_positional_convolution_keeps_the_length(self, kernel_size):
         model = tiny_model(BeatsModel, num_conv_pos_embeddings=kernel_size)
         assert model(torch.randn(1, 40, 128)).last_hidden_state.shape == (1, 16, 32)
+
+    @pytest.mark.parametrize("channels", [4, 12, 16])
+    @pytest.mark.parametrize("autocast", [False, True])
+    @torch.no_grad()
+    def test_positional_convolution_in_bfloat16(self, channels, autocast):
+        """Few channels in a group and an even kernel are what oneDNN gets wrong on CPUs with AMX."""
+        conv, states = (
+            BeatsPositionalConv(4 * channels, 4 * channels, 64, padding=32, groups=4),
+            torch.randn(2, 4 * channels, 50),
+        )
+        expected = conv(states)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            actual = conv(states) if autocast else conv.to(torch.bfloat16)(states.to(torch.bfloat16))
+        torch.testing.assert_close(actual.float(), expected, atol=0.02, rtol=0.01)
 
     def test_patches_as_wide_as_the_encoder_are_not_projected(self):
         model = tiny_model(BeatsModel, patch_embed_dim=32)
