@@ -26,13 +26,14 @@ LLM_WIDTH = 64
 
 def build(folder: str) -> nn.Module:
     """The released class with the parts that hear, without the LLM that its own constructor loads."""
+    from transformers import WhisperConfig  # before the stand-in: Transformers looks which packages there are
+
     for name in ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi"):
         sys.modules[name] = ModuleType(name)
     sys.modules["torchaudio"].compliance = sys.modules["torchaudio.compliance"]
     sys.modules["torchaudio.compliance"].kaldi = sys.modules["torchaudio.compliance.kaldi"]
     sys.path.insert(0, folder)
     from models import salmonn
-    from transformers import WhisperConfig
 
     bert = salmonn.BertConfig()  # that of bert-base-uncased
     salmonn.BertConfig.from_pretrained = lambda name: bert
