@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from transformers import WhisperConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from audio_encoder_salmonn import SalmonnAudioEncoder
+from audio_encoder_salmonn import SalmonnAudioEncoder, SalmonnSpeechEncoder
 from feature_extraction_beats import BeatsFeatureExtractor
 from feature_extraction_salmonn import SalmonnFeatureExtractor
 from modeling_salmonn import SalmonnForConditionalGeneration
@@ -193,3 +195,45 @@ def test_features_of_both_encoders_are_those_of_each(alone):
     fbank = SalmonnFeatureExtractor(feature_size=0, chunk_length=4, fixed_length=False)([noise(3)], 16000)
     assert fbank["input_features"].shape == (1, 128, 400)
     assert (both[:, 80:] == fbank["input_features"]).all() and fbank["input_features_mask"].sum() == 298
+
+
+def test_speech_encoder_is_whispers():
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    config = WhisperConfig(d_model=32, encoder_layers=2, encoder_ffn_dim=48, decoder_layers=1, **heads)
+    torch.manual_seed(0)
+    ours, whispers = SalmonnSpeechEncoder(config).eval(), WhisperEncoder(config).eval()
+    whispers.load_state_dict(ours.state_dict())
+    mel = torch.randn(2, 80, 3000)
+    assert torch.equal(ours(mel).last_hidden_state, whispers(mel).last_hidden_state)
+    everything = ours(mel, attention_mask=torch.ones(2, 1500, dtype=torch.bool)).last_hidden_state
+    torch.testing.assert_close(everything, whispers(mel).last_hidden_state, atol=1e-5, rtol=0)
+    positions = WhisperModel(config).encoder.embed_positions.weight  # a fixed sinusoid
+    assert torch.equal(ours.embed_positions.weight, positions)
+
+
+def test_positions_of_a_speech_encoder_that_is_not_in_the_checkpoint(tmp_path):
+    model = tiny_model(tiny_config())
+    positions = SalmonnSpeechEncoder(model.config.speech_config).embed_positions.weight
+    state_dict = {k: v for k, v in model.state_dict().items() if "speech_encoder.embed_positions" not in k}
+    model.save_pretrained(tmp_path, state_dict=state_dict)
+    loaded = SalmonnForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded.model.speech_encoder.embed_positions.weight, positions)
+
+
+def test_segment_positions_tell_the_segments_of_a_clip_apart():
+    config = tiny_config(segment_seconds=30, segment_position_embeddings=True)
+    model, processor = tiny_model(config), tiny_processor(config)
+    clip = torch.from_numpy(noise(30)).repeat(3).numpy()  # three equal segments
+    features = processor.feature_extractor(clip, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        first, second, third = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
+        features["segment_ids"] = None  # as three clips
+        rows = model.get_audio_features(**features).pooler_output.unflatten(0, (3, -1))
+    assert (first - second).abs().max() > 1e-3 and (second - third).abs().max() > 1e-3
+    for row in rows:
+        torch.testing.assert_close(row, first, atol=1e-5, rtol=0)
+    angles = torch.tensor([2.0, 2 * 1e-4])  # the ends of the sinusoid of the third segment
+    stream = torch.zeros(1, 1, config.encoder_width)
+    sinusoid = SalmonnAudioEncoder.segment_positions(torch.tensor([2]), stream)[0, 0]
+    torch.testing.assert_close(sinusoid[[0, 31]], angles.sin())
+    torch.testing.assert_close(sinusoid[[32, 63]], angles.cos())
