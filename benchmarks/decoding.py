@@ -1,17 +1,19 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-What ways of decoding cost in transcription and what they bring: greedy, with drafts from the prompt, and with four beams.
+What ways of decoding cost in transcription and what they bring: greedy, with drafts from the prompt, and with four beams;
+and greedy by copies of the model in other numbers (those of 8 bits need torchao).
 
     salmonn nano make speech data/speech/test --split test --count 100
     python benchmarks/decoding.py data/speech/test/clips.jsonl --limit 100
 
-Each clip is encoded once, and transcribed in all ways in turns. CPU seconds are those of `generate` from audio embeddings.
+Each clip is transcribed in all ways in turns. CPU seconds are those of `generate` from audio embeddings.
 """
 
 import time
 from pathlib import Path
 
 import torch
+from encoders import in_other_numbers
 from side_by_side import Benchmark, Row
 from tqdm.auto import tqdm
 
@@ -39,21 +41,23 @@ def main() -> None:
     options = benchmark.parse_args()
     model, processor = load(options.model or find_nano())
     clips = read_manifest(options.manifest, task="asr")[: options.limit]
-    rows = {name: Row("transcription", name) for name in WAYS}
-    texts = {name: [] for name in WAYS}
+    ways = {name: (model, way) for name, way in WAYS.items()}
+    ways |= {f"greedy, {name}": (other, {}) for name, other in in_other_numbers(model).items()}
+    rows = {name: Row("transcription", name) for name in ways}
+    texts = {name: [] for name in ways}
     for clip in tqdm(clips, unit="clip"):
         inputs = prepare(processor, read_audio(list(clip.paths)), "Transcribe the speech.").to(model.device)
         features = {name: inputs.pop(name) for name in processor.feature_extractor.model_input_names}
-        embeds = model.get_audio_features(**features).pooler_output
-        for name, way in WAYS.items():
+        for name, (hearing, way) in ways.items():
+            embeds = hearing.get_audio_features(**features).pooler_output
             start, cpu_start = time.perf_counter(), time.process_time()
-            output = model.generate(
+            output = hearing.generate(
                 **inputs, audio_embeds=embeds, do_sample=False, max_new_tokens=options.max_new_tokens, **way
             )
             rows[name].cpu_seconds.append(time.process_time() - cpu_start)
             rows[name].seconds.append(time.perf_counter() - start)
             texts[name].append(decode(processor, inputs, output))
-    references, first = [clip.text for clip in clips], next(iter(WAYS))
+    references, first = [clip.text for clip in clips], next(iter(ways))
     print(f"\n{len(clips)} clips\n{'':<28}{'CPU s a clip':>14}{'ratio':>8}{'WER':>8}{'other texts':>13}")
     for name, row in rows.items():
         total, base = sum(row.cpu_seconds), sum(rows[first].cpu_seconds)

@@ -4,11 +4,13 @@ What encoding a clip costs, beside the least that it can: its matrix products, c
 
     python benchmarks/encoders.py                                  Whisper-base and BEATs-base, random weights
     python benchmarks/encoders.py --seconds 3 10 30 --output runs/benchmarks
-    python benchmarks/encoders.py --variants 10                    in bfloat16, with weights of 8 bits, compiled
+    python benchmarks/encoders.py --variants 10                    in bfloat16, in 8 bits (needs torchao), compiled
     python benchmarks/encoders.py --released ../SALMONN --released-python ../salmonn-env/bin/python
 
 With `--released` the released code encodes the same lengths in turns: its folder (the branch `salmonn`), and the Python of an
-environment that it runs in, with transformers 4.28. It needs no torchaudio here: it gets filter banks.
+environment that it runs in. It needs no torchaudio here: it gets filter banks.
+
+    pip install torch==2.13.0 transformers==4.28.1 "numpy<2" peft==0.3.0 soundfile sentencepiece
 """
 
 import copy
@@ -24,6 +26,8 @@ import numpy as np
 import torch
 from side_by_side import Benchmark
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.utils import is_torchao_available
 
 import audio_encoder_salmonn
 from configuration_salmonn import SalmonnConfig
@@ -128,21 +132,35 @@ def in_one_pass(run: Callable[[], object]) -> None:
         run()
 
 
+def in_other_numbers(model: PreTrainedModel) -> dict[str, PreTrainedModel]:
+    """Copies in bfloat16, and, where torchao is installed, with encoders that multiply in integers of 8 bits."""
+    copies = {"bfloat16": copy.deepcopy(model).bfloat16()}
+    if is_torchao_available():
+        copies["encoders of 8 bits"] = in_eight_bits(model)
+    else:
+        print("encoders of 8 bits are left out: pip install torchao")
+    return copies
+
+
+def in_eight_bits(model: PreTrainedModel) -> PreTrainedModel:
+    """Weights are stored in 8 bits, activations are rounded to 8 bits as they come."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    model = copy.deepcopy(model)
+    for encoder in (model.get_encoder("audio").speech_encoder, model.get_encoder("audio").beats):
+        quantize_(encoder, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
 def compare_variants(
     benchmark: Benchmark, model: SalmonnModel, extractor: SalmonnFeatureExtractor, seconds: float
 ) -> None:
     """Other numbers and compiled code: what they cost, and how far audio embeddings move."""
     inputs = extractor([clip(seconds)], sampling_rate=RATE, return_tensors="pt")
-    eight_bits = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, dtype=torch.qint8)
     compiled = copy.deepcopy(model)
     compiled.speech_encoder.compile()
     compiled.beats.compile()
-    variants = {
-        "float32": model,
-        "bfloat16": copy.deepcopy(model).bfloat16(),
-        "linear layers of 8 bits": eight_bits,
-        "compiled": compiled,
-    }
+    variants = {"float32": model, **in_other_numbers(model), "compiled": compiled}
     embeds = {}
     with torch.no_grad():
         for name, variant in variants.items():

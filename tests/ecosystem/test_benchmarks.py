@@ -6,6 +6,7 @@ import runpy
 import sys
 
 import pytest
+import soundfile
 import torch
 from doc_pages import ROOT
 
@@ -44,6 +45,16 @@ def test_alternatives_are_measured_in_turns(folder, tmp_path, monkeypatch, capsy
     assert all(len(row["cpu_seconds"]) == len(row["seconds"]) == 1 and row["seconds"][0] > 0 for row in rows)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "ratio" in capsys.readouterr().out
+
+
+def test_ways_of_decoding_are_measured_on_clips_with_texts(folder, tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "clip.wav", noise(2), 16000)
+    manifest = tmp_path / "clips.jsonl"
+    manifest.write_text(json.dumps({"audio": "clip.wav", "text": "hello"}) + "\n")
+    run(monkeypatch, "decoding", manifest, "--model", folder, "--max-new-tokens", 3, "--output", tmp_path)
+    rows = {row["name"]: row["cpu_seconds"] for row in json.loads((tmp_path / "decoding.json").read_text())["rows"]}
+    assert {"greedy", "drafts from the prompt", "four beams", "greedy, bfloat16"} <= rows.keys()
+    assert all(len(seconds) == 1 for seconds in rows.values()) and "WER" in capsys.readouterr().out
 
 
 def test_the_gpu_benchmark_can_be_rehearsed(monkeypatch, tmp_path):
