@@ -2,7 +2,7 @@
 """
 What answers cost: beside the bare LLM from the same embeddings, asked again about the same clip, and with beams.
 
-    python benchmarks/generation.py                        salmonn-nano
+    python benchmarks/generation.py                        salmonn-nano; with --dtype bfloat16 on CPUs that have it
     python benchmarks/generation.py --model ./salmonn-13b --seconds 10 --output runs/benchmarks
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from side_by_side import Benchmark
 from transformers import AutoModelForCausalLM
 
+from cli_salmonn.commands import add_dtype
 from cli_salmonn.inference import load, prepare
 from demo_salmonn.demo import find_nano
 from session_salmonn import SalmonnSession
@@ -32,8 +33,9 @@ def main() -> None:
     benchmark.parser.add_argument("--model", type=Path, help="folder of a model (default: salmonn-nano)")
     benchmark.parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip (default: 10)")
     benchmark.parser.add_argument("--new-tokens", type=int, default=32, help="tokens of each answer (default: 32)")
+    add_dtype(benchmark.parser, "default: float32 on a CPU, else the model's own")
     options = benchmark.parse_args()
-    model, processor = load(options.model or find_nano())
+    model, processor = load(options.model or find_nano(), dtype=options.dtype)
     clip = np.random.default_rng(0).normal(0, 0.1, round(options.seconds * RATE)).astype(np.float32)
     inputs = prepare(processor, clip, "What is heard?").to(model.device)
     length = {"min_new_tokens": options.new_tokens, "max_new_tokens": options.new_tokens, "do_sample": False}
