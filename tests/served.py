@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from test_sharing_salmonn import save
-from tiny_salmonn import noise
+from tiny_salmonn import noise, save_with_adapter
 
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ def suppress_single_bytes(model, processor) -> None:
 
 def save_served(folder: Path) -> str:
     """Saves a model of fixed length with an adapter, whose answers are text."""
-    model, processor = save(folder)
+    model, processor = save_with_adapter(folder)
     suppress_single_bytes(model, processor)
     model.generation_config.save_pretrained(folder)
     return str(folder)

@@ -113,3 +113,16 @@ def ask(processor: SalmonnProcessor, *conversations: list[dict], **kwargs):
     return processor.apply_chat_template(
         list(conversations), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **kwargs
     )
+
+
+def save_with_adapter(folder, seed: int = 0, **settings):
+    """Saves a model with an adapter that never stops by itself, and its processor, and returns both."""
+    config = tiny_config(**{"segment_seconds": 4, "max_audio_seconds": 4} | settings)
+    processor = tiny_processor(config)
+    config.transcription_prompt_ids = processor.transcription_prompt_ids()
+    model = with_adapter(tiny_model(config, seed=seed))
+    model.generation_config.max_new_tokens = 5
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model, processor

@@ -18,7 +18,7 @@ from feature_extraction_beats import BeatsFeatureExtractor
 from modeling_beats import BeatsForAudioClassification
 from modeling_salmonn import SalmonnForConditionalGeneration
 from processing_salmonn import SalmonnProcessor
-from tiny_salmonn import noise, tiny_config, tiny_model, tiny_processor, with_adapter
+from tiny_salmonn import noise, save_with_adapter
 
 
 ROOT = Path(__file__).parents[2]
@@ -50,22 +50,10 @@ EXPORTING = [
 ]
 
 
-def save(folder, seed: int = 0, **settings):
-    config = tiny_config(**{"segment_seconds": 4, "max_audio_seconds": 4} | settings)
-    processor = tiny_processor(config)
-    config.transcription_prompt_ids = processor.transcription_prompt_ids()
-    model = with_adapter(tiny_model(config, seed=seed))
-    model.generation_config.max_new_tokens = 5
-    model.generation_config.eos_token_id = None
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return model, processor
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared") / "salmonn"
-    save(folder)
+    save_with_adapter(folder)
     return folder
 
 
@@ -127,7 +115,7 @@ def elsewhere(folder, tmp_path_factory):
     """What the script finds in a saved model, the same saved again, and two whose code is marked."""
     root = tmp_path_factory.mktemp("elsewhere")
     for name in ("one", "two"):
-        save(root / name)
+        save_with_adapter(root / name)
         path = root / name / "configuration_salmonn.py"
         path.write_text(
             path.read_text().replace('model_type = "salmonn"', f'model_type = "salmonn"\n    MARK = "{name}"')
@@ -184,7 +172,7 @@ def test_asr_pipeline(folder):
 
 
 def test_transcripts_are_those_of_the_request(folder):
-    model, processor = save(folder.parent / "again")
+    model, processor = save_with_adapter(folder.parent / "again")
     clip = noise(6, 3)
     short, long = clip[:32000], clip
     inputs = processor.apply_transcription_request(short)
@@ -220,7 +208,7 @@ def test_any_to_any_pipeline(folder):
 
 
 def test_speech_only_models_in_the_asr_pipeline(tmp_path):
-    save(tmp_path, beats_config=None)
+    save_with_adapter(tmp_path, beats_config=None)
     transcribe = pipeline("automatic-speech-recognition", model=str(tmp_path))
     assert transcribe(noise(6))["text"] and transcribe([noise(1), noise(2)], batch_size=2)[1]["text"]
 
@@ -254,7 +242,7 @@ print(json.dumps({"heavy": heavy, "classes": [f"{type(x).__module__}.{type(x).__
 
 def test_one_import_registers_everything(tmp_path):
     """Folders without code load through every Auto class once the package is imported."""
-    model, _ = save(tmp_path / "salmonn")
+    model, _ = save_with_adapter(tmp_path / "salmonn")
     beats = BeatsForAudioClassification(model.config.beats_config)
     beats.save_pretrained(tmp_path / "beats")
     BeatsFeatureExtractor(num_mel_bins=beats.config.num_mel_bins).save_pretrained(tmp_path / "beats")
