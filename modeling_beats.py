@@ -74,7 +74,7 @@ class BeatsPositionalConv(nn.Conv1d):
     """A convolution that is right in bfloat16 on every CPU.
 
     With AMX instructions, oneDNN's bfloat16 convolution is wrong where a group has less than 16 channels
-    (pytorch/pytorch#163347), as in small BEATs. Such a group is convolved in float32 there.
+    (a like fault: pytorch/pytorch#163347), as in small BEATs. Such a group is convolved in float32 there.
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -147,8 +147,10 @@ def in_eight_bits(model: PreTrainedModel) -> PreTrainedModel:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     model = copy.deepcopy(model)
-    for encoder in (model.get_encoder("audio").speech_encoder, model.get_encoder("audio").beats):
-        quantize_(encoder, Int8DynamicActivationInt8WeightConfig())
+    audio_encoder = model.get_encoder("audio")
+    for encoder in (audio_encoder.speech_encoder, audio_encoder.beats):
+        if encoder is not None:
+            quantize_(encoder, Int8DynamicActivationInt8WeightConfig())
     return model
 
 

@@ -12,12 +12,7 @@ import soundfile
 from made_games import write_sky
 from made_tones import RATE, tone
 
-from nano_salmonn.data_makers import (
-    dialogues,
-    recorded,
-    speakers,
-    texts,
-)
+from nano_salmonn.data_makers import dialogues, recorded, speakers, texts
 from nano_salmonn.data_makers.clips import read_clips
 
 
