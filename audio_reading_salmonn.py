@@ -15,7 +15,8 @@
 """
 Audio from files, bytes, base64 and addresses, within bounds that hold before any memory is taken.
 
-Samples are decoded, averaged over channels and resampled block by block: what is in memory is 16 kHz mono.
+Samples are decoded, averaged over channels and resampled block by block: what is in memory is 16 kHz mono, or with
+[`read_blocks`] a block of it.
 """
 
 import base64
@@ -29,7 +30,7 @@ import socket
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def check_samples(samples: np.ndarray, name: str = "`audio`") -> np.ndarray:
     if not np.issubdtype(samples.dtype, np.floating):
         hint = " Divide 16-bit PCM by 32768." if samples.dtype.kind in "iu" else ""
         raise TypeError(f"{name} must be floating-point samples in [-1, 1), got {samples.dtype}.{hint}")
-    loudest = float(np.abs(samples).max(initial=0))
+    # without the absolute values of all of them, which take as much memory again; NaN is in both
+    loudest = float(max(samples.max(initial=0), -samples.min(initial=0)))
     if not math.isfinite(loudest):
         raise ValueError(f"{name} must hold finite samples, got NaN or inf.")
     if loudest > MAX_AMPLITUDE:
@@ -126,27 +128,48 @@ def to_mono(samples: np.ndarray, sampling_rate: float, target_rate: int) -> np.n
         raise ValueError(f"`audio` must be samples of shape (samples,) or (samples, channels), got {samples.shape}.")
     check_length(len(samples) / sampling_rate, "of an array")
     blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
-    return _join(blocks, sampling_rate, target_rate)
+    expected = _resampled_length(len(samples), sampling_rate, target_rate)
+    return _collect(_resample(blocks, sampling_rate, target_rate), expected)
 
 
-def _join(blocks: Iterator[np.ndarray], sampling_rate: float, target_rate: int) -> np.ndarray:
-    """Blocks, averaged over channels and resampled one by one, which gives what resampling them at once gives."""
+def _resampled_length(frames: int, sampling_rate: float, target_rate: int) -> int:
+    return -(-frames * target_rate // int(sampling_rate))
+
+
+def _resample(blocks: Iterable[np.ndarray], sampling_rate: float, target_rate: int) -> Iterator[np.ndarray]:
+    """
+    Blocks `(frames,)` or `(frames, channels)`, averaged over channels and resampled one by one: together they are what
+    resampling all at once gives.
+    """
     stream = None
     if sampling_rate != target_rate:
         if soxr is None:
             raise ImportError(f"Resampling `audio` of {sampling_rate} Hz needs `pip install soxr`.")
         stream = soxr.ResampleStream(sampling_rate, target_rate, 1, dtype="float32", quality="soxr_hq")
-    parts, frames = [], 0
+    taken = given = 0
     for block in blocks:
-        frames += len(block)
+        taken += len(block)
         block = block.astype(np.float32, copy=False)
         block = block.mean(axis=-1) if block.ndim == 2 else block
-        parts.append(block if stream is None else stream.resample_chunk(block))
-    if stream is not None:
-        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    wanted = -(-frames * target_rate // int(sampling_rate))
-    return samples if len(samples) == wanted else np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+        block = block if stream is None else stream.resample_chunk(block)
+        given += len(block)
+        yield block
+    if stream is not None:  # which lags behind what it was given
+        last = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        missing = max(0, _resampled_length(taken, sampling_rate, target_rate) - given)
+        yield np.pad(last[:missing], (0, max(0, missing - len(last))))
+
+
+def _collect(blocks: Iterable[np.ndarray], expected: int) -> np.ndarray:
+    """Blocks as one array, which is not copied where they are at most `expected` samples, as a header says."""
+    samples, length = np.empty(expected, np.float32), 0
+    for block in blocks:
+        end = length + len(block)
+        if end > len(samples):
+            samples.resize(max(end, 2 * length), refcheck=False)
+        samples[length:end] = block
+        length = end
+    return samples[:length]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -183,10 +206,17 @@ def read_file(file: str | Path | BytesIO, target_rate: int, name: str, longest: 
     """
     with _open(file, name) as opened:
         check_length(opened.frames / opened.samplerate, name, longest)
-        samples = _join(_blocks(opened, name, longest), opened.samplerate, target_rate)
-    if not len(samples):
-        raise ValueError(f"`audio` {shorten(name)} holds no samples.")
-    return samples
+        blocks = _resample(_blocks(opened, name, longest), opened.samplerate, target_rate)
+        return _collect(blocks, _resampled_length(opened.frames, opened.samplerate, target_rate))
+
+
+def read_blocks(file: str | Path | BytesIO, target_rate: int, name: str) -> Iterator[np.ndarray]:
+    """
+    What [`read_file`] reads, block by block: however long the file is, one of them is in memory. Raises what that raises,
+    as soon as it comes to it.
+    """
+    with _open(file, name) as opened:
+        yield from _resample(_blocks(opened, name), opened.samplerate, target_rate)
 
 
 def _open(file: str | Path | BytesIO, name: str):
@@ -239,6 +269,8 @@ def _blocks(opened, name: str, longest: float | None = None) -> Iterator[np.ndar
         frames += len(block)
         check_length(frames / opened.samplerate, name, longest)
         yield check_samples(block, f"`audio` {shorten(name)}")
+    if not frames:
+        raise ValueError(f"`audio` {shorten(name)} holds no samples.")
     if frames < 0.99 * claimed - _LOOSE_FRAMES:
         raise ValueError(
             f"`audio` {shorten(name)} is cut off: its header says {claimed / opened.samplerate:.1f} s, there are "

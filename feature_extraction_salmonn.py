@@ -14,6 +14,10 @@
 
 """Feature extraction of SALMONN: waveforms to one tensor that carries the input of its encoders."""
 
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, WhisperFeatureExtractor
@@ -272,20 +276,30 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
             mel = self._whisper._torch_extract_fbank_features(segments.astype(np.float32), device)
         return mel.reshape(len(segments), self.feature_size, -1)
 
-    def split_for_transcription(self, clip: np.ndarray) -> list[np.ndarray]:
+    def split_for_transcription(self, clip: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """
-        The pieces in which a clip `(samples,)` is transcribed, none of which is lost: the clip itself, unless it is longer than
+        The pieces in which a clip is transcribed, none of which is lost: the clip itself, unless it is longer than
         `max_audio_seconds`, and then pieces of a segment at most, cut where it is quiet.
+
+        `clip` is its samples, `(samples,)`, or blocks of them in their order, of which no more are taken than the next piece
+        needs.
         """
+        blocks = iter([clip] if isinstance(clip, np.ndarray) else clip)
         # CODEPATH: models that were trained on long audio read all of it at once
-        if self.max_audio_seconds is None or len(clip) <= self.max_audio_seconds * self.sampling_rate:
-            return [clip]
-        longest = min(self.segment_samples, int(self.max_audio_seconds * self.sampling_rate))
-        return cut_at_silence(clip, longest, self.sampling_rate)
+        most = math.inf if self.max_audio_seconds is None else self.max_audio_seconds * self.sampling_rate
+        head, num_samples = [], 0
+        for block in blocks:
+            head.append(block)
+            num_samples += len(block)
+            if num_samples > most:
+                longest = min(self.segment_samples, int(most))
+                yield from cut_at_silence(itertools.chain(head, blocks), longest, self.sampling_rate)
+                return
+        yield head[0] if len(head) == 1 else np.concatenate(head)
 
     def _cut(self, clip: np.ndarray, at_silence: bool) -> list[np.ndarray]:
         """The segments of a clip `(samples,)`, none of which is lost."""
-        pieces, longest = self.split_for_transcription(clip) if at_silence else [clip], self.segment_samples
+        pieces, longest = list(self.split_for_transcription(clip)) if at_silence else [clip], self.segment_samples
         return [piece[start : start + longest] for piece in pieces for start in range(0, len(piece), longest)]
 
     def _pad(self, pieces: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
@@ -316,29 +330,40 @@ class SalmonnFeatureExtractor(SequenceFeatureExtractor):
         return {"input_features": joint, "attention_mask": mask.reshape(len(counts), -1)}
 
 
-def cut_at_silence(clip: np.ndarray, longest: int, sampling_rate: int) -> list[np.ndarray]:
+def cut_at_silence(blocks: Iterable[np.ndarray], longest: int, sampling_rate: int) -> Iterator[np.ndarray]:
     """
-    Cuts a clip `(samples,)` into as few pieces of at most `longest` samples as its silences allow: each ends in the
-    quietest fifth of a second of its last third. Together the pieces are the clip.
+    Cuts a clip, which comes in blocks `(samples,)`, into as few pieces of at most `longest` samples as its silences allow: each
+    ends in the quietest fifth of a second of its last third. Together the pieces are the clip. Where it is cut does not
+    depend on the blocks, and no more of them are taken than the next piece needs.
     """
     hop, width = sampling_rate // 100, 20  # energies of 10 ms, and of 200 ms around each
-    # minute by minute: the squares of hours take more memory than the hours
-    minutes = (clip[first : first + 6000 * hop] for first in range(0, len(clip), 6000 * hop))
-    energy = np.concatenate(
-        [np.add.reduceat(np.square(part, dtype=np.float64), np.arange(0, len(part), hop)) for part in minutes]
-    )
-    energy = np.convolve(
-        np.pad(energy, (width // 2, width - width // 2 - 1), mode="edge"), np.ones(width), mode="valid"
-    )
-    pieces, start = [], 0
-    while len(clip) - start > longest:
-        first, last = (start + longest * 2 // 3) // hop, (start + longest) // hop
-        candidates = energy[first:last]
-        # the last of equals, so that pieces of digital silence are long
-        end = (first + len(candidates) - 1 - int(candidates[::-1].argmin())) * hop
-        pieces.append(clip[start:end])
-        start = end
-    return [*pieces, clip[start:]]
+    blocks, rest = iter(blocks), None
+    while True:
+        while rest is None or len(rest) <= longest + width * hop:
+            block = next(blocks, None)
+            if block is None:
+                break
+            rest = block if rest is None or not len(rest) else np.concatenate([rest, block])
+        if rest is None or len(rest) <= longest:
+            break
+        end = hop * _find_silence(rest, hop, width, longest * 2 // 3 // hop, longest // hop)
+        yield rest[:end]
+        rest = rest[end:]
+    if rest is not None:
+        yield rest
+
+
+def _find_silence(samples: np.ndarray, hop: int, width: int, first: int, last: int) -> int:
+    """Which hop from `first` on and before `last` is the quietest, by the energy of `width` hops around it."""
+    before, behind = width // 2, width - width // 2 - 1
+    start = max(0, first - before)
+    part = samples[start * hop : (last + behind) * hop]
+    energy = np.add.reduceat(np.square(part, dtype=np.float64), np.arange(0, len(part), hop))
+    # beyond its ends a clip is as loud as there
+    energy = np.pad(energy, (start - (first - before), last + behind - start - len(energy)), mode="edge")
+    energy = np.convolve(energy, np.ones(width), mode="valid")  # of the hops from `first` to `last`
+    # the last of equals, so that pieces of digital silence are long
+    return last - 1 - int(energy[::-1].argmin())
 
 
 SalmonnFeatureExtractor.register_for_auto_class()

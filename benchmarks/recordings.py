@@ -1,6 +1,6 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-What transcribing long recordings costs: CPU seconds for an hour of audio, and the memory that it takes beside the samples.
+What transcribing long recordings costs: CPU seconds for an hour of audio, and the memory that it takes beside the model.
 
     python benchmarks/recordings.py                        half an hour, one hour and two, with tiny parts
     python benchmarks/recordings.py --hours 0.5 2 --model ./salmonn-nano
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from side_by_side import ROOT
 
 
@@ -30,17 +31,24 @@ def size() -> float:
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
 
 
-def measure(model: str, hours: float) -> tuple[float, float]:
-    """CPU seconds for an hour, and MiB beyond those that were there with the model and the samples."""
+def write_recording(path: Path, seconds: int) -> Path:
+    generator = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        for _ in range(seconds):
+            second = generator.standard_normal(RATE, dtype=np.float32) * 0.1
+            second[: RATE // 8] = 0
+            file.write(second)
+    return path
+
+
+def measure(model: str, hours: float, folder: Path) -> tuple[float, float]:
+    """CPU seconds for an hour, and MiB beyond those that were there with the model."""
+    from cli_salmonn.audio_files import open_clip
     from cli_salmonn.inference import Listener, load
 
     listener = Listener(*load(model), max_new_tokens=3, do_sample=False)
-    generator = np.random.default_rng(0)
-    clip = np.empty(round(hours * 3600) * RATE, dtype=np.float32)
-    for second in range(0, len(clip), RATE):
-        clip[second : second + RATE] = generator.standard_normal(RATE, dtype=np.float32) * 0.1
-        clip[second : second + RATE // 8] = 0
-    list(listener.transcribe(clip[: 40 * RATE]))  # warms up
+    list(listener.transcribe(open_clip(write_recording(folder / "short.wav", 40))))  # warms up
+    path = write_recording(folder / "long.wav", round(hours * 3600))
     before, highest = size(), [0.0]
 
     def watch() -> None:
@@ -50,7 +58,7 @@ def measure(model: str, hours: float) -> tuple[float, float]:
 
     threading.Thread(target=watch, daemon=True).start()
     start = time.process_time()
-    pieces = list(listener.transcribe(clip))
+    pieces = list(listener.transcribe(open_clip(path)))
     seconds = time.process_time() - start
     if abs(pieces[-1].end - hours * 3600) > 0.01:
         raise ValueError(f"the pieces end at {pieces[-1].end} s")
@@ -74,7 +82,8 @@ def main() -> None:
     parser.add_argument("--measure", type=float, help=argparse.SUPPRESS)  # of the process that measures one length
     options = parser.parse_args()
     if options.measure is not None:
-        print("RESULT " + json.dumps(measure(options.model, options.measure)))
+        with tempfile.TemporaryDirectory() as folder:
+            print("RESULT " + json.dumps(measure(options.model, options.measure, Path(folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.model is None:

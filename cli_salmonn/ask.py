@@ -157,19 +157,17 @@ def _load(options: argparse.Namespace, stream: bool):
 
 
 def _print_transcript(listener, clip, kind: str) -> None:
-    from cli_salmonn.audio_files import read_clip
+    from cli_salmonn.audio_files import open_clip
 
-    for part in format_segments(listener.transcribe(read_clip(clip.path), clip.name), kind):
+    for part in format_segments(listener.transcribe(open_clip(clip.path), clip.name), kind):
         _print(part)
 
 
 def _print_text(listener, sources) -> None:
     """Answers as text, each below what it is an answer to where there are several."""
-    from cli_salmonn.audio_files import read_clip
-
     is_first = True
     for group in sources.groups:
-        names, clips = _names(group), [read_clip(clip.path) for clip in group]
+        names, clips = _names(group), _read(group, sources.questions)
         answers = listener.answer(clips, sources.questions, names) if sources.questions else None
         for question in sources.questions or [None]:
             heading = [names] * (len(sources.groups) > 1) + [question] * (len(sources.questions) > 1)
@@ -185,11 +183,9 @@ def _ask_clips(listener, sources) -> Iterator[dict]:
     """An object for each group of clips and question."""
     from tqdm.auto import tqdm
 
-    from cli_salmonn.audio_files import read_clip
-
     hidden = True if len(sources.groups) == 1 else None  # or else if stderr is no terminal
     for group in tqdm(sources.groups, desc="Asking", unit="clip", leave=False, disable=hidden):
-        names, clips = _names(group), [read_clip(clip.path) for clip in group]
+        names, clips = _names(group), _read(group, sources.questions)
         audio = names if len(group) == 1 else [clip.name for clip in group]
         if not sources.questions:
             segments = list(listener.transcribe(clips[0], names))
@@ -204,17 +200,17 @@ def _ask_rows(listener, rows, questions: list[str]) -> Iterator[dict]:
     """An object for each row of a manifest: `questions`, or else what the row or its task asks, or a transcription."""
     from tqdm.auto import tqdm
 
-    from data_salmonn.audio import read_audio
+    from data_salmonn.audio import open_audio, read_audio
     from data_salmonn.prompts import PromptBank
 
     bank = PromptBank.load()
     for row in tqdm(rows, desc="Asking", unit="row", leave=False, disable=None):
         own = row.question if row.task == "asr" else bank.test_prompt(row.task, row.question)
-        asked, clip = questions or [own], read_audio(list(row.paths))
+        asked, paths = questions or [own], list(row.paths)
         if asked == [None]:
-            answers = [join(listener.transcribe(clip, row.id))]
+            answers = [join(listener.transcribe(open_audio(paths), row.id))]
         else:
-            answers = listener.answer([clip], asked, row.id)
+            answers = listener.answer([read_audio(paths)], asked, row.id)
         for question, answer in zip(asked, answers):
             yield {"id": row.id, "question": question, "answer": answer}
 
@@ -225,6 +221,13 @@ def _print_json(model: str, answers: Iterator[dict], as_one: bool) -> None:
         return
     for answer in answers:
         _print(json.dumps(answer, ensure_ascii=False))
+
+
+def _read(group, questions: list[str]) -> list:
+    """The samples of clips that are asked about. One that is transcribed is read piece by piece."""
+    from cli_salmonn.audio_files import open_clip, read_clip
+
+    return [read_clip(clip.path) if questions else open_clip(clip.path) for clip in group]
 
 
 def _names(group) -> str:

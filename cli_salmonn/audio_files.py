@@ -8,12 +8,15 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from audio_reading_salmonn import UnknownFormatError, shorten
-from data_salmonn.audio import SAMPLING_RATE, measure_audio, read_audio
+from audio_reading_salmonn import BLOCK_FRAMES, UnknownFormatError, check_length, check_samples, shorten
+from data_salmonn.audio import SAMPLING_RATE, Recording, measure_audio, open_audio, read_audio
 
 
 # By which clips in a folder are found. Those that libsndfile reads, and those that it does not.
@@ -36,26 +39,43 @@ def check_clip(path: str | Path) -> None:
     if not problem.startswith(UNREADABLE):
         raise ValueError(f"`audio` {path} {problem}")
     if _has_ffmpeg():
-        _decode_with_ffmpeg(path, seconds=0.1)
+        for _ in _decode_with_ffmpeg(path, seconds=0.1):
+            pass
     elif not _has_torchcodec():
         raise _unreadable(path, problem.removeprefix(UNREADABLE))
 
 
-def read_clip(path: str | Path) -> np.ndarray:
+def open_clip(path: str | Path) -> Recording:
     """
-    The samples of an audio file, float32 of shape `(samples,)`, 16 kHz, channels averaged.
+    An audio file of any length as 16 kHz, channels averaged, which has been read to its end.
 
-    Raises `ValueError` if the file does not exist, is no audio, or is of a format that nothing installed here reads.
+    Raises `ValueError` if the file does not exist, is no audio, is damaged or longer than six hours, or is of a format that
+    nothing installed here reads.
     """
+    _check_exists(path)
+    try:
+        return open_audio(Path(path))
+    except UnknownFormatError as error:
+        return Recording(_find_decoder(path, error))
+
+
+def read_clip(path: str | Path) -> np.ndarray:
+    """The samples of [`open_clip`], float32 of shape `(samples,)`. Raises the same."""
     _check_exists(path)
     try:
         return read_audio(Path(path))
     except UnknownFormatError as error:
-        if _has_ffmpeg():
-            return _decode_with_ffmpeg(path)
-        if _has_torchcodec():
-            return _decode_with_torchcodec(path)
-        raise _unreadable(path, error) from error
+        return np.concatenate(list(_find_decoder(path, error)()))
+
+
+def _find_decoder(path: str | Path, error: UnknownFormatError) -> Callable[[], Iterable[np.ndarray]]:
+    """What gives the samples of a file, in blocks, that libsndfile does not read."""
+    if _has_ffmpeg():
+        return partial(_decode_with_ffmpeg, path)
+    if _has_torchcodec():
+        samples = _decode_with_torchcodec(path)
+        return lambda: [samples]
+    raise _unreadable(path, error) from error
 
 
 def _check_exists(path: str | Path) -> None:
@@ -82,25 +102,39 @@ def _has_torchcodec() -> bool:
     return importlib.util.find_spec("torchcodec") is not None
 
 
-def _decode_with_ffmpeg(path: str | Path, seconds: float | None = None) -> np.ndarray:
-    """The samples of a file, or of its first `seconds`."""
+def _decode_with_ffmpeg(path: str | Path, seconds: float | None = None) -> Iterator[np.ndarray]:
+    """The samples of a file, or of its first `seconds`, in blocks."""
     # `file:` keeps a name from being taken for an option or an address
     command = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"file:{path}"]
     command += [] if seconds is None else ["-t", str(seconds)]
     command += ["-vn", "-f", "f32le", "-ac", "1", "-ar", str(SAMPLING_RATE), "-"]
-    result = subprocess.run(command, capture_output=True)
-    if result.returncode != 0 or not result.stdout:
-        said = result.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(
-            f"`audio` {path} is no audio file that can be read ({said[-1] if said else 'no audio in it'})"
-        )
-    return np.frombuffer(result.stdout, dtype="<f4").astype(np.float32)
+    num_samples = 0
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as ffmpeg,
+    ):
+        try:
+            while content := ffmpeg.stdout.read(4 * BLOCK_FRAMES):
+                block = np.frombuffer(content[: len(content) // 4 * 4], dtype="<f4")
+                num_samples += len(block)
+                check_length(num_samples / SAMPLING_RATE, str(path))
+                yield check_samples(block.astype(np.float32), f"`audio` {path}")
+        except BaseException:  # no more is wanted
+            ffmpeg.kill()
+            raise
+        status = ffmpeg.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().split("\n")[-1]
+    if status != 0 or not num_samples:
+        raise ValueError(f"`audio` {path} is no audio file that can be read ({said or 'no audio in it'})")
 
 
 def _decode_with_torchcodec(path: str | Path) -> np.ndarray:
     from transformers.audio_utils import load_audio
 
     try:
-        return load_audio(str(path), sampling_rate=SAMPLING_RATE, backend="torchcodec")
+        samples = load_audio(str(path), sampling_rate=SAMPLING_RATE, backend="torchcodec")
     except Exception as error:  # its decoders have errors of their own
         raise ValueError(f"`audio` {path} is no audio file that can be read ({error})") from error
+    check_length(len(samples) / SAMPLING_RATE, str(path))
+    return check_samples(np.asarray(samples), f"`audio` {path}")

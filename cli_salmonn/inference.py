@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """A model that is loaded, asked about clips, and has them transcribed with times."""
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from tqdm.auto import tqdm
 
 from cli_salmonn.streaming import AnswerStreamer
 from conversion_salmonn.loading import choose_device, load_with_adapter
+from data_salmonn.audio import Recording
 from data_salmonn.transcripts import Segment
 from session_salmonn import SalmonnSession
 
@@ -89,29 +91,32 @@ class Listener:
             self._finish()
             yield answer
 
-    def transcribe(self, clip: np.ndarray, name: str = "the clip") -> Iterator[Segment]:
+    def transcribe(self, clip: np.ndarray | Recording, name: str = "the clip") -> Iterator[Segment]:
         """
-        What is said in `clip`, `(samples,)` of 16 kHz: of one that is longer than the model was trained on in pieces, as
-        [`~SalmonnForConditionalGeneration.transcribe`] cuts them, each as soon as it is there.
+        What is said in `clip`, samples `(samples,)` of 16 kHz or a recording: of one that is longer than the model was
+        trained on in pieces, as [`~SalmonnForConditionalGeneration.transcribe`] cuts them, each as soon as it is there. Of a
+        long recording no more is in memory than the pieces that are transcribed.
         """
         rate = self.processor.feature_extractor.sampling_rate
+        seconds = (len(clip) if isinstance(clip, np.ndarray) else clip.num_samples) / rate
         pieces = self.processor.feature_extractor.split_for_transcription(clip)
+        first_two = list(itertools.islice(pieces, 2))
+        is_whole, pieces = len(first_two) == 1, itertools.chain(first_two, pieces)
+        del first_two
         # one by one where the first is there sooner for it, and the whole not later
         one_by_one = self.streamer is not None or self.model.device.type == "cpu"
         at_once = 1 if one_by_one else self.model.config.max_segments_at_once
         # what has been printed cannot be transcribed again, if it went round in circles: of several pieces each is whole
         generation = dict(self.generation)
-        if len(pieces) > 1:
+        if not is_whole:
             generation.pop("streamer", None)
         start = 0
-        hidden = True if self.streamer is not None or len(pieces) == 1 else None  # or else if stderr is no terminal
-        with tqdm(desc=f"Transcribing {name}", total=len(pieces), unit="piece", leave=False, disable=hidden) as bar:
-            for first in range(0, len(pieces), at_once):
-                group = pieces[first : first + at_once]
-                texts = self._transcribe(group, generation)
-                bar.update(len(group))
-                for piece, text in zip(group, texts):
+        hidden = True if self.streamer is not None or is_whole else None  # or else if stderr is no terminal
+        with tqdm(desc=f"Transcribing {name}", total=round(seconds), unit="s", leave=False, disable=hidden) as bar:
+            while group := list(itertools.islice(pieces, at_once)):
+                for piece, text in zip(group, self._transcribe(group, generation)):
                     end = start + len(piece)
+                    bar.update(round(end / rate) - bar.n)
                     if self.streamer is not None and "streamer" not in generation:
                         self.streamer.write(text)
                     yield Segment(round(start / rate, 3), round(end / rate, 3), text)

@@ -1,6 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""Clips in every form that data sets have them in: their samples, and their length by the header alone."""
+"""Clips in every form that data sets have them in: their samples, at once or in blocks, and their length by the header alone."""
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -8,12 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from audio_reading_salmonn import check_samples, max_audio_seconds, measure_file, read_file, shorten, to_mono
+from audio_reading_salmonn import (
+    check_samples,
+    max_audio_seconds,
+    measure_file,
+    read_blocks,
+    read_file,
+    shorten,
+    to_mono,
+)
 
 
 SAMPLING_RATE = 16000
 SILENCE_SECONDS = 0.1  # between joined clips, as in the released code
 MAX_SILENCE_SECONDS = 60
+KEPT_SECONDS = 600  # of a recording
 
 
 class DatasetClip:
@@ -47,18 +57,67 @@ def read_audio(audio: Any, silence_seconds: float = SILENCE_SECONDS) -> np.ndarr
         TypeError: on anything else.
     """
     if isinstance(audio, (list, tuple)):
-        if not audio:
-            raise ValueError("`audio` must hold at least one clip, got an empty list.")
-        if not 0 <= silence_seconds <= MAX_SILENCE_SECONDS:
-            raise ValueError(f"`silence_seconds` must be from 0 to {MAX_SILENCE_SECONDS}, got {silence_seconds!r}.")
-        silence = np.zeros(round(silence_seconds * SAMPLING_RATE), dtype=np.float32)
+        silence = _silence_between(audio, silence_seconds)
         parts = [part for clip in audio for part in (silence, read_audio(clip))]
         return np.concatenate(parts[1:])
-    return _read_clip(audio)
+    found = _find(audio)
+    return found if isinstance(found, np.ndarray) else read_file(found[0], SAMPLING_RATE, found[1])
 
 
-def _read_clip(audio: Any) -> np.ndarray:
-    """Samples of 16 kHz of one clip."""
+class Recording:
+    """
+    A clip of any length that has been read to its end once, so that nothing is wrong with it. Going through it gives its
+    samples from the beginning, in blocks `(samples,)` of 16 kHz: one of up to ten minutes is in memory, a longer one is
+    read again each time, and a block of it is.
+
+    Args:
+        read: returns the blocks from the beginning, and raises what is wrong with them.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[np.ndarray]]):
+        self._read, self.num_samples = read, 0
+        self._kept: list[np.ndarray] | None = []
+        for block in read():
+            self.num_samples += len(block)
+            if self.num_samples > KEPT_SECONDS * SAMPLING_RATE:
+                self._kept = None
+            if self._kept is not None:
+                self._kept.append(block)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self._read() if self._kept is None else self._kept)
+
+
+def open_audio(audio: Any, silence_seconds: float = SILENCE_SECONDS) -> Recording:
+    """What [`read_audio`] reads, as a [`Recording`]. Raises the same."""
+    return Recording(lambda: _read_blocks(audio, silence_seconds))
+
+
+def _read_blocks(audio: Any, silence_seconds: float) -> Iterator[np.ndarray]:
+    if isinstance(audio, (list, tuple)):
+        silence = _silence_between(audio, silence_seconds)
+        for number, clip in enumerate(audio):
+            if number:
+                yield silence
+            yield from _read_blocks(clip, SILENCE_SECONDS)
+        return
+    found = _find(audio)
+    if isinstance(found, np.ndarray):
+        yield found
+    else:
+        yield from read_blocks(found[0], SAMPLING_RATE, found[1])
+
+
+def _silence_between(clips: list | tuple, seconds: float) -> np.ndarray:
+    if not clips:
+        raise ValueError("`audio` must hold at least one clip, got an empty list.")
+    if not 0 <= seconds <= MAX_SILENCE_SECONDS:
+        raise ValueError(f"`silence_seconds` must be from 0 to {MAX_SILENCE_SECONDS}, got {seconds!r}.")
+    return np.zeros(round(seconds * SAMPLING_RATE), dtype=np.float32)
+
+
+def _find(audio: Any) -> np.ndarray | tuple[Path | BytesIO, str]:
+    """The samples of one clip, of 16 kHz, or the file that they are in and what it is called."""
     if isinstance(audio, DatasetClip):
         audio = audio.load()
     if isinstance(audio, np.ndarray):
@@ -81,7 +140,7 @@ def _read_clip(audio: Any) -> np.ndarray:
     file, name = _file_of(audio)
     if isinstance(file, Path) and not _is_file(file):
         raise ValueError(f"`audio` {name}: there is no such file.")
-    return read_file(file, SAMPLING_RATE, name)
+    return file, name
 
 
 def _check_any(samples: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """A model that is loaded and answers batches of a corpus, in Transformers or in vLLM."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from beats_salmonn import SpeechDetector
-from data_salmonn.audio import read_audio
+from data_salmonn.audio import Recording, open_audio, read_audio
 from data_salmonn.extras import needs_extra
 
 
@@ -47,16 +48,24 @@ class _Answerer(ABC):
     batch_size: int
     detector: SpeechDetector | None = None
 
-    def answer(self, clips: Sequence[np.ndarray], questions: Sequence[str | None]) -> list[list[dict]]:
+    def answer(self, clips: Sequence[np.ndarray | Recording], questions: Sequence[str | None]) -> list[list[dict]]:
         """
         The segments of the answer about each clip, `(samples,)` of 16 kHz: `start` and `end` in seconds, and `text`. A question
-        has an answer of one segment. Without one a clip is transcribed, piece by piece if it is longer than the model was
-        trained on; a piece in which the detector, if there is one, hears no speech has no text.
+        has an answer of one segment. Without one a clip, which may be a recording then, is transcribed, piece by piece if it is
+        longer than the model was trained on; a piece in which the detector, if there is one, hears no speech has no text.
         """
+        segments: list[list[dict]] = [[] for _ in clips]
+        units = self._find_units(clips, questions, segments)
+        while group := list(itertools.islice(units, self.batch_size)):
+            texts = self.generate([(piece, asked) for _, piece, asked in group])
+            for (segment, _, _), text in zip(group, texts, strict=True):
+                segment["text"] = text
+        return segments
+
+    def _find_units(self, clips, questions, segments: list[list[dict]]) -> Iterator[tuple[dict, np.ndarray, str]]:
+        """Notes the segments of each clip, and gives those whose text is wanted, with samples and what to ask."""
         extractor = self.processor.feature_extractor
         rate = extractor.sampling_rate
-        segments: list[list[dict]] = [[] for _ in clips]
-        units = []  # a segment, whose text is wanted, its samples, and what to ask
         for found, clip, question in zip(segments, clips, questions, strict=True):
             asked = self.processor.transcription_prompt if question is None else question
             end = 0
@@ -66,13 +75,7 @@ class _Answerer(ABC):
                 if question is None and self.detector is not None and not self.detector.has_speech(piece):
                     found[-1]["text"] = ""
                     continue
-                units.append((found[-1], piece, asked))
-        for first in range(0, len(units), self.batch_size):
-            group = units[first : first + self.batch_size]
-            texts = self.generate([(piece, asked) for _, piece, asked in group])
-            for (segment, _, _), text in zip(group, texts, strict=True):
-                segment["text"] = text
-        return segments
+                yield found[-1], piece, asked
 
     @abstractmethod
     def generate(self, units: list[tuple[np.ndarray, str]]) -> list[str]:
@@ -153,7 +156,8 @@ def answer_batch(answerer: _Answerer, batch: Sequence) -> list[dict]:
         row = {"id": item.id, "question": item.question, "answer": None, "segments": None}
         rows.append(row | {"seconds": item.seconds, "error": None})
         try:
-            clips.append(read_audio(list(item.paths)))
+            # what is transcribed may be hours long, and is read piece by piece
+            clips.append((open_audio if item.question is None else read_audio)(list(item.paths)))
             readable.append(rows[-1])
         except ValueError as error:
             rows[-1]["error"] = str(error)

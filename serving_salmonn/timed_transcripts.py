@@ -123,7 +123,7 @@ class TimedTranscripts:
                 f"`file` must last at most {longest:g} s, got {seconds:.1f} s: VLLM_MAX_AUDIO_DECODE_DURATION_S of the server"
             )
         clip = read_audio(clip)
-        return self._extractor.split_for_transcription(clip), self._extractor.sampling_rate
+        return list(self._extractor.split_for_transcription(clip)), self._extractor.sampling_rate
 
     async def _transcribe(self, scope, fields: list, piece, rate: int, gone: asyncio.Event) -> _Answer:
         file = BytesIO()

@@ -244,8 +244,25 @@ def test_clips_that_are_not_cached_are_refused(tmp_path):
         SalmonnDataCollator(cache.cached_processor(processor))(ROWS)
     with pytest.raises(ValueError, match="concatenate_probability"):
         SalmonnDataCollator(cache.cached_processor(processor), concatenate_probability=0.5)
-    with pytest.raises(ValueError, match="`spec_augment` changes what a cache of features holds"):
-        SalmonnDataCollator(cache.cached_processor(processor), spec_augment=0.5)
+
+
+def test_spec_augment_masks_what_the_encoders_gave(tmp_path):
+    model, processor, cache = prepare(tmp_path)
+    cache.build(CLIPS)
+    processor = cache.cached_processor(processor)
+    plain, masked = (SalmonnDataCollator(processor, spec_augment=share)(ROWS) for share in (0.0, 1.0))
+    for before, after, mask in zip(plain["input_features"], masked["input_features"], plain["input_features_mask"]):
+        frames = -(-int(mask.sum()) // 2)
+        assert torch.equal(before[:, frames:], after[:, frames:])  # padding
+        changed = before != after
+        assert 0 < changed.float().mean() < 0.7
+        means = before[:, :frames].mean(dim=1, keepdim=True).expand_as(before)
+        assert torch.equal(after[changed], means[changed])  # of each channel
+    assert all(torch.equal(plain[name], masked[name]) for name in plain if name != "input_features")
+    assert torch.equal(
+        SalmonnDataCollator(processor, spec_augment=1.0)(ROWS)["input_features"], masked["input_features"]
+    )
+    model(**masked)
 
 
 def test_features_of_another_model_are_refused(tmp_path):

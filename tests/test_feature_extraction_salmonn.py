@@ -99,24 +99,42 @@ def test_clips_are_cut_where_they_are_quiet_and_nothing_is_lost():
     clip = noise(70)
     for quiet in (27.0, 48.5):
         clip[int(16000 * quiet) : int(16000 * (quiet + 0.3))] *= 1e-3
-    pieces = cut_at_silence(clip, 480000, 16000)
+    pieces = list(cut_at_silence([clip], 480000, 16000))
     assert np.array_equal(np.concatenate(pieces), clip) and len(pieces) == 3
     ends = np.cumsum([len(piece) for piece in pieces])[:-1] / 16000
     assert 27.0 <= ends[0] <= 27.3 and 48.5 <= ends[1] <= 48.8
     # digital silence is cut as late as can be, and no piece is too long whatever comes
-    assert [len(piece) for piece in cut_at_silence(np.zeros(1000000), 480000, 16000)] == [479840, 479840, 40320]
+    assert [len(piece) for piece in cut_at_silence([np.zeros(1000000)], 480000, 16000)] == [479840, 479840, 40320]
     for seconds in (30.01, 59.99, 60, 95.123):
-        pieces = cut_at_silence(noise(seconds), 480000, 16000)
+        pieces = list(cut_at_silence([noise(seconds)], 480000, 16000))
         assert max(map(len, pieces)) <= 480000 and sum(map(len, pieces)) == int(16000 * seconds)
 
 
-def test_cutting_takes_less_memory_than_the_clip():
-    clip = np.tile(noise(60), 10)
+@pytest.mark.parametrize("size", [100, 1999, 16000, 700000])
+def test_cuts_do_not_depend_on_blocks(size):
+    longest = 32000 if size == 100 else 480000
+    clip = noise(8 if size == 100 else 95.123)
+    clip[16000 * 3 : 16000 * 4] = 0
+    blocks = [clip[start : start + size] for start in range(0, len(clip), size)]
+    found, expected = (list(cut_at_silence(parts, longest, 16000)) for parts in (blocks, [clip]))
+    assert [len(piece) for piece in found] == [len(piece) for piece in expected] and len(found) > 2
+    assert np.array_equal(np.concatenate(found), clip)
+
+
+def test_cutting_takes_no_more_memory_than_a_piece():
+    minute = noise(60)
     tracemalloc.start()
-    cut_at_silence(clip, 480000, 16000)
+    taken = sum(len(piece) for piece in cut_at_silence((minute.copy() for _ in range(20)), 480000, 16000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < clip.nbytes / 2
+    assert taken == 20 * len(minute) and peak < 5 * minute.nbytes
+
+
+def test_no_more_blocks_are_taken_than_a_piece_needs():
+    second, taken = noise(1), []
+    blocks = (taken.append(number) or second for number in range(1000))
+    first = next(SalmonnFeatureExtractor().split_for_transcription(blocks))
+    assert len(first) <= 480000 and len(taken) < 33
 
 
 def test_only_long_clips_are_cut_at_silence():

@@ -14,7 +14,7 @@ from data_salmonn.audio import SAMPLING_RATE, SILENCE_SECONDS, read_audio
 from data_salmonn.chats import answers_of, to_conversation
 from data_salmonn.manifests import MAX_TEXT_TOKENS, check_text
 from data_salmonn.prompts import PromptBank
-from training_salmonn.spec_augment import mask_mel
+from training_salmonn.spec_augment import mask_mel, mask_states
 
 
 CONCATENATED_TASK = "asr"
@@ -60,7 +60,8 @@ class SalmonnDataCollator:
         concatenate_max_seconds (`float`, *optional*, defaults to 30.0):
             Longest clip that joining makes. How long one gets is drawn anew each time.
         spec_augment (`float`, *optional*, defaults to 0.0):
-            Probability that bands and moments of a clip's mel rows are masked (SpecAugment, 1904.08779).
+            Probability that bands and moments of a clip's mel rows are masked (SpecAugment, 1904.08779); with a cache of
+            features, channels and moments of what the encoders gave.
         word_dropout (`float`, *optional*, defaults to 0.0):
             Probability that the LLM reads another token, drawn from the vocabulary, in the place of one of an answer
             (1511.06349). Labels stay as they are: what was said before tells less of what comes, and what is heard more.
@@ -103,16 +104,13 @@ class SalmonnDataCollator:
             raise ValueError(f"`word_dropout` must be in [0, 1], got {word_dropout}.")
         if padding_side not in ("left", "right"):
             raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
-        if concatenate_probability and getattr(processor.feature_extractor, "is_cached", False):
+        self._is_cached = getattr(processor.feature_extractor, "is_cached", False)
+        if concatenate_probability and self._is_cached:
             raise ValueError(
                 "`concatenate_probability` makes clips that no cache of features can hold, so it must be 0 with one, "
                 f"got {concatenate_probability}."
             )
-        if spec_augment and getattr(processor.feature_extractor, "is_cached", False):
-            raise ValueError(
-                f"`spec_augment` changes what a cache of features holds, so it must be 0 with one, got {spec_augment}."
-            )
-        if spec_augment and not processor.feature_extractor.feature_size:
+        if spec_augment and not self._is_cached and not processor.feature_extractor.feature_size:
             raise ValueError(f"`spec_augment` masks mel rows, which this model does not read, got {spec_augment}.")
         self.processor = processor
         self.prompt_bank = prompt_bank or PromptBank.load()
@@ -199,7 +197,9 @@ class SalmonnDataCollator:
             if place == 0:  # the first segment of a clip
                 rng = next(rngs)
                 is_masked = rng.random() < self.spec_augment
-            if is_masked:
+            if is_masked and self._is_cached:  # (encoder_width, frames), of two columns each
+                mask_states(inputs["input_features"][segment], -(-int(mask[segment].sum()) // 2), rng)
+            elif is_masked:
                 mask_mel(inputs["input_features"][segment, :mel_bins], int(mask[segment].sum()), rng)
 
     def _prepare(self, row: dict, index: int) -> _Sample:

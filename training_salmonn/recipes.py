@@ -55,7 +55,11 @@ class DataArguments:
     )
     concatenate_max_seconds: float = field(default=30.0, metadata={"help": "Longest clip that joining makes."})
     spec_augment: float = field(
-        default=0.0, metadata={"help": "Share of clips with masked bands and moments (SpecAugment, 1904.08779)."}
+        default=0.0,
+        metadata={
+            "help": "Share of clips with masked bands and moments (SpecAugment, 1904.08779), or channels and moments of what "
+            "`feature_cache` keeps."
+        },
     )
     word_dropout: float = field(
         default=0.0,

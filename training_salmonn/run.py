@@ -167,10 +167,6 @@ def cache_features(recipe: Recipe, model, processor, dataset):
             f"`feature_cache` keeps clips as they are, so `concatenate_probability` must be 0, got "
             f"{data.concatenate_probability}."
         )
-    if data.spec_augment > 0:
-        raise ValueError(
-            f"`feature_cache` keeps features as they are, so `spec_augment` must be 0, got {data.spec_augment}."
-        )
     autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     cache = FeatureCache(data.feature_cache, model.to(training.device), processor.feature_extractor, autocast_dtype)
     cache.build(dataset["audio"])

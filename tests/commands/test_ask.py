@@ -240,11 +240,18 @@ def test_other_formats_need_a_decoder(folder, monkeypatch):
     audio_files.check_clip("a.m4a")
     assert "-t 0.1" in (folder / "said").read_text()
     np.testing.assert_array_equal(audio_files.read_clip("a.m4a"), samples)
+    np.testing.assert_array_equal(np.concatenate(list(audio_files.open_clip("a.m4a"))), samples)
     assert "-i file:a.m4a -vn -f f32le -ac 1 -ar 16000" in (folder / "said").read_text()
 
     program.write_text("#!/bin/sh\necho moov atom not found >&2\nexit 1\n")
     with pytest.raises(ValueError, match="no audio file that can be read .moov atom not found"):
         audio_files.check_clip("a.m4a")
+
+    # endless, and larger than a message on standard error may be
+    monkeypatch.setenv("SALMONN_MAX_AUDIO_HOURS", "0.01")
+    program.write_text("#!/bin/sh\n/usr/bin/head -c 300000 /dev/zero >&2\nexec /bin/cat /dev/zero\n")
+    with pytest.raises(ValueError, match="`audio` a.m4a must be at most 0.01 hours long"):
+        audio_files.open_clip("a.m4a")
 
 
 def test_torchcodec_reads_what_nothing_else_does(folder, monkeypatch):

@@ -100,7 +100,7 @@ def test_segments_are_the_pieces_of_a_recording(server, folder):
     )
     found = json.loads(body)
     pieces = tiny_processor(tiny_config(segment_seconds=4, max_audio_seconds=3)).feature_extractor
-    pieces = pieces.split_for_transcription(CLIP)
+    pieces = list(pieces.split_for_transcription(CLIP))
     lengths = [len(piece) / 16000 for piece in pieces]
     assert status == 200 and len(pieces) == 3 and sum(lengths) == 7
     assert [row["end"] - row["start"] for row in found["segments"]] == pytest.approx(lengths, abs=2e-3)

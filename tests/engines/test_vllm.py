@@ -379,7 +379,7 @@ def test_transcripts_with_times(client, parts):
 
     model, processor = parts
     clip = noise(15)
-    pieces = processor.feature_extractor.split_for_transcription(clip)
+    pieces = list(processor.feature_extractor.split_for_transcription(clip))
     texts = []
     for piece in pieces:
         with torch.no_grad():

@@ -1,7 +1,7 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
 """
-Long recordings and many clips: memory that does not grow with them, beyond their samples, time that grows with them and no
-faster, and nothing that is left out. `SALMONN_MINUTES` is the length of the recording, `SALMONN_CLIPS` how many clips there
+Long recordings and many clips: memory that does not grow with them, time that grows with them and no faster, and nothing that
+is left out. `SALMONN_MINUTES` is the length of the recording, `SALMONN_CLIPS` how many clips there
 are. 180 and 10000 are those of docs/security.md.
 """
 
@@ -126,8 +126,7 @@ def test_memory_does_not_grow_with_a_recording(model, tmp_path, capsys):
             f"\n{MINUTES:g} minutes in {len(subtitles)} pieces: {peaks[1] / 2**20:.0f} MiB at most ({peaks[2] / 2**20:.0f} as "
             f"text), {times[1]:.0f} s; a third of it {peaks[0] / 2**20:.0f} MiB, {times[0]:.0f} s"
         )
-    # the samples of a recording are in memory
-    assert max(peaks[1:]) <= 1.3 * peaks[0] + 4 * RATE * 60 * MINUTES
+    assert max(peaks[1:]) <= 1.1 * peaks[0]
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(model, capsys):
