@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nano_salmonn.report import published
-from nano_salmonn.report.inputs import FURTHER_STAGES, STAGES, Curve, Runs, Training
+from nano_salmonn.report.inputs import OPTIONAL_STAGES, STAGES, Curve, Runs, Training
 from nano_salmonn.report.plots import Panel, plot_bars, plot_panels
 from nano_salmonn.report.verdicts import GROWTH_RULE, MORE_WORDS, NO, UNCLEAR, YES, Claim, judge_growth
 from nano_salmonn.report.writing import Section, commands, number, picture, table, verdicts
@@ -37,7 +37,7 @@ def stages_section(runs: Runs, images: Path) -> Section:
     section.missing += [
         f"Training: no `{stage}/curves.json` with losses."
         for stage, training in found.items()
-        if training is None and stage not in FURTHER_STAGES
+        if training is None and stage not in OPTIONAL_STAGES
     ]
     found = {stage: training for stage, training in found.items() if training is not None}
     if not found:
