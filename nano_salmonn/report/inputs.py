@@ -31,9 +31,9 @@ RUN = "run.json"
 COMMANDS = "commands.json"
 NOTES = "notes.md"
 STEPS = "steps.json"
-# Trainings of a build, in their order, and which of them the chain does without that goes on from a checkpoint.
-STAGES = ("alignment", "pretrain", "instruct", "activate")
-OPTIONAL_STAGES = ("pretrain",)
+# Trainings of a build, in their order, and those of them that not every chain has.
+STAGES = ("alignment", "pretrain", "people_alignment", "people_pretrain", "instruct", "activate")
+OPTIONAL_STAGES = ("pretrain", "people_alignment", "people_pretrain")
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
 KNOWN = {
     "evaluate": (

@@ -287,12 +287,14 @@ def test_what_is_missing_is_named(runs, tmp_path, undrawn):
     assert not (tmp_path / "images/nano/sweep.png").exists()
 
 
-def test_a_stage_that_going_on_does_without_is_not_missed(runs, tmp_path, undrawn):
+def test_stages_that_not_every_chain_has_are_shown_and_never_missed(runs, tmp_path, undrawn):
     shutil.rmtree(runs / "pretrain")
+    save_training(runs / "people_alignment", last_step=77)
     text = write_report(runs, tmp_path / "out").read_text()
     assert "pretrain/curves.json" not in text
-    stages = [row.split(" | ")[:2] for row in text.splitlines() if row.startswith(("| alignment |", "| instruct |"))]
-    assert stages == [["| alignment", "200"], ["| instruct", "200"]]
+    names = ("| alignment |", "| people_alignment |", "| instruct |")
+    stages = [row.split(" | ")[:2] for row in text.splitlines() if row.startswith(names)]
+    assert stages == [["| alignment", "200"], ["| people_alignment", "77"], ["| instruct", "200"]]
     shutil.rmtree(runs / "instruct")
     assert "Training: no `instruct/curves.json`" in write_report(runs, tmp_path / "again").read_text()
 
