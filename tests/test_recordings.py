@@ -1,5 +1,6 @@
 """Clips that are read block by block: the samples are those of reading them at once, and so is what is wrong with them."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,20 @@ def test_what_is_wrong_at_the_end_is_found_first(tmp_path):
         open_audio([noise(1)], silence_seconds=-1)
     with pytest.raises(ValueError, match="does not exist"):
         audio_files.open_clip(tmp_path / "b.wav")
+
+
+def test_no_more_than_some_pieces_are_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "KEPT_SECONDS", 1)
+    config = tiny_config(segment_seconds=4, max_audio_seconds=3, fixed_length=False)
+    listener = Listener(tiny_model(config), tiny_processor(config))
+    monkeypatch.setattr(listener, "_transcribe", lambda pieces, _: [""] * len(pieces))
+    samples = 300 * 16000
+    soundfile.write(tmp_path / "a.wav", np.tile(noise(10), 30), 16000)
+    tracemalloc.start()
+    last = list(listener.transcribe(audio_files.open_clip(tmp_path / "a.wav")))[-1]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert last.end == 300 and peak < 4 * samples / 3
 
 
 def test_a_recording_is_transcribed_as_its_samples(tmp_path, monkeypatch):
