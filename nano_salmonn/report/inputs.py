@@ -31,9 +31,8 @@ RUN = "run.json"
 COMMANDS = "commands.json"
 NOTES = "notes.md"
 STEPS = "steps.json"
-# Trainings of a build, in their order, and those of them that not every chain has.
-STAGES = ("alignment", "pretrain", "people_alignment", "people_pretrain", "instruct", "activate")
-OPTIONAL_STAGES = ("pretrain", "people_alignment", "people_pretrain")
+# Trainings of a build, in their order.
+STAGES = ("alignment", "pretrain", "instruct", "activate")
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
 KNOWN = {
     "evaluate": (
@@ -43,6 +42,8 @@ KNOWN = {
     "concatenation": ("without", "with"),
     "long": ("plain", "seg"),
 }
+# By which commands are told where to write.
+OUTPUT_OPTIONS = ("--output", "--output_dir")
 # Metrics between 0 and 1, which the report gives in percent.
 SHARES = ("accuracy", "following_rate")
 USED_CURVES = ("loss", "eval_loss", "eval_wer")
@@ -178,12 +179,20 @@ class Runs:
         path = self.root / folder / RUN
         recorded = read_object(path).get("command") if path.is_file() else None
         if recorded is None:
-            return None
+            return self._find_in_steps(folder)
         if not isinstance(recorded, list) or not recorded or not all(isinstance(word, str) for word in recorded):
             raise ValueError(f"{path}: `command` must be a list of words, got {recorded!r}.")
         program, *arguments = recorded
         is_salmonn = Path(program).name == "salmonn" or Path(program).parent.name == "cli_salmonn"
         return self.shorten(shlex.join(["salmonn", *arguments] if is_salmonn else ["python", program, *arguments]))
+
+    def _find_in_steps(self, folder: str) -> str | None:
+        """The command of a step that wrote the folder, as it stands in a build."""
+        outputs = [f"{option} {parent}{folder}" for option in OUTPUT_OPTIONS for parent in ("runs/report/", "runs/")]
+        for command in (command for step in self.steps for command in step.commands):
+            if any(f" {output} " in f"{command} " for output in outputs):
+                return command
+        return None
 
     def evaluation(self, folder: str) -> Evaluation | None:
         path = self.root / folder

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nano_salmonn.report import published
-from nano_salmonn.report.inputs import OPTIONAL_STAGES, STAGES, Curve, Runs, Training
+from nano_salmonn.report.inputs import STAGES, Curve, Runs, Training
 from nano_salmonn.report.plots import Panel, plot_bars, plot_panels
 from nano_salmonn.report.verdicts import GROWTH_RULE, MORE_WORDS, NO, UNCLEAR, YES, Claim, judge_growth
 from nano_salmonn.report.writing import Section, commands, number, picture, table, verdicts
@@ -35,9 +35,7 @@ def stages_section(runs: Runs, images: Path) -> Section:
     section = Section("Training")
     found = {stage: runs.training(stage) for stage in STAGES}
     section.missing += [
-        f"Training: no `{stage}/curves.json` with losses."
-        for stage, training in found.items()
-        if training is None and stage not in OPTIONAL_STAGES
+        f"Training: no `{stage}/curves.json` with losses." for stage, training in found.items() if training is None
     ]
     found = {stage: training for stage, training in found.items() if training is not None}
     if not found:
@@ -53,7 +51,7 @@ def stages_section(runs: Runs, images: Path) -> Section:
     plot_panels(images / "training.png", panels)
     section.body += [
         "The stages follow each other, each from the adapter of the one before: the connector against the LLM's token "
-        "embeddings (CTC, no LLM is run), recognition and captions, all tasks, stories. The WER is that of all validation "
+        "embeddings (CTC, no LLM is run), twice through the LLM, stories. The WER is that of all validation "
         "answers of a stage, captions too: it falls with training, but is not the WER of speech.",
         *commands(runs, found),
         table(

@@ -220,6 +220,15 @@ def test_steps_stand_with_their_times_and_commands(report):
     assert "# clips\nsalmonn nano make a\n# beats\nsalmonn b\nsalmonn c\n" in text
 
 
+def test_commands_of_a_build_are_those_of_its_steps(runs, tmp_path, undrawn):
+    scoring = "salmonn evaluate runs/base --tasks nano --output runs/report/evaluate/instruct"
+    reading = "salmonn evaluate runs/report/evaluate/activate --output runs/report/evaluate/activated"
+    edit(runs / "steps.json", lambda steps: steps[1]["commands"].extend([reading, scoring]))
+    text = write_report(runs, tmp_path).read_text(encoding="utf-8").partition("## How it was made")[0]
+    assert f"# evaluate/instruct\n{scoring}\n" in text
+    assert "The command is not recorded of `evaluate/activate`, " in text
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_card_says_whether_training_went_on_from_another_model(runs, tmp_path, goes_on):
     if goes_on:
@@ -287,14 +296,12 @@ def test_what_is_missing_is_named(runs, tmp_path, undrawn):
     assert not (tmp_path / "images/nano/sweep.png").exists()
 
 
-def test_stages_that_not_every_chain_has_are_shown_and_never_missed(runs, tmp_path, undrawn):
-    shutil.rmtree(runs / "pretrain")
-    save_training(runs / "people_alignment", last_step=77)
+def test_stages_are_shown_in_their_order_and_missed(runs, tmp_path, undrawn):
+    save_training(runs / "pretrain", last_step=77)
     text = write_report(runs, tmp_path / "out").read_text()
-    assert "pretrain/curves.json" not in text
-    names = ("| alignment |", "| people_alignment |", "| instruct |")
+    names = ("| alignment |", "| pretrain |", "| instruct |")
     stages = [row.split(" | ")[:2] for row in text.splitlines() if row.startswith(names)]
-    assert stages == [["| alignment", "200"], ["| people_alignment", "77"], ["| instruct", "200"]]
+    assert stages == [["| alignment", "200"], ["| pretrain", "77"], ["| instruct", "200"]]
     shutil.rmtree(runs / "instruct")
     assert "Training: no `instruct/curves.json`" in write_report(runs, tmp_path / "again").read_text()
 
