@@ -96,13 +96,13 @@ def test_training_goes_on_from_the_published_model(built, parts, tmp_path):
     shutil.copytree(built.folder, tmp_path / "build")
     build = make_build(find_chain("continue"), tmp_path / "build", parts)
     assert [step.name for step in build.find_work()] == [
-        *("beats", "base", "more", "alignment", "instruct"),
+        *("beats", "base", "more", "alignment", "pretrain", "instruct"),
         *("half", "scores", "stories", "activate", "activated_scores", "overfitting", "without_beats", "report"),
         "export",
     ]
     run(build, parts, until="instruct", redo=True)
     published = load_file(parts / "checkpoint/adapter/adapter_model.safetensors")
-    stages = ("alignment", "instruct")
+    stages = ("alignment", "pretrain", "instruct")
     adapters = [load_file(tmp_path / f"build/runs/{stage}/adapter/adapter_model.safetensors") for stage in stages]
     for stage, before, after in zip(stages, [published, *adapters], adapters):
         assert before.keys() == after.keys()
