@@ -31,6 +31,7 @@ RUN = "run.json"
 COMMANDS = "commands.json"
 NOTES = "notes.md"
 STEPS = "steps.json"
+REPORT = Path("runs", "report")  # where a build gathers what the report is written from
 # Trainings of a build, in their order.
 STAGES = ("alignment", "pretrain", "instruct", "activate")
 # Folders whose sub-folders have fixed names, so that a misspelt one is not taken for one that is missing.
@@ -42,8 +43,6 @@ KNOWN = {
     "concatenation": ("without", "with"),
     "long": ("plain", "seg"),
 }
-# By which commands are told where to write.
-OUTPUT_OPTIONS = ("--output", "--output_dir")
 # Metrics between 0 and 1, which the report gives in percent.
 SHARES = ("accuracy", "following_rate")
 USED_CURVES = ("loss", "eval_loss", "eval_wer")
@@ -187,12 +186,10 @@ class Runs:
         return self.shorten(shlex.join(["salmonn", *arguments] if is_salmonn else ["python", program, *arguments]))
 
     def _find_in_steps(self, folder: str) -> str | None:
-        """The command of a step that wrote the folder, as it stands in a build."""
-        outputs = [f"{option} {parent}{folder}" for option in OUTPUT_OPTIONS for parent in ("runs/report/", "runs/")]
-        for command in (command for step in self.steps for command in step.commands):
-            if any(f" {output} " in f"{command} " for output in outputs):
-                return command
-        return None
+        """The command of a step that wrote the folder, which a build has in its `runs/report`."""
+        output = f" --output {(REPORT / folder).as_posix()} "
+        commands = (command for step in self.steps for command in step.commands)
+        return next((command for command in commands if output in f"{command} "), None)
 
     def evaluation(self, folder: str) -> Evaluation | None:
         path = self.root / folder

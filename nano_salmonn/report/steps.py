@@ -6,11 +6,8 @@ from pathlib import Path
 
 from data_salmonn.files import write_json
 from nano_salmonn.build import RECORDS, format_time, read_times
-from nano_salmonn.report.inputs import CURVES, RUN, STAGES, STEPS, Runs
+from nano_salmonn.report.inputs import CURVES, REPORT, RUN, STAGES, STEPS, Runs
 from nano_salmonn.report.writing import Section, shell_block, table
-
-
-REPORT = Path("runs", "report")  # where a build gathers what the report is written from
 
 
 def is_build(folder: str | Path) -> bool:
