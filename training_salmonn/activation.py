@@ -9,20 +9,23 @@ step. A small LLM needs more steps than the paper's twelve: with a `replay_share
 """
 
 import logging
+import math
 import random
 import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
+from peft.helpers import rescale_adapter_scale
 from tqdm.auto import tqdm
 from transformers import set_seed
 
 from data_salmonn.audio import SAMPLING_RATE, read_audio
 from data_salmonn.files import write_lines
 from data_salmonn.prompts import PromptBank
-from training_salmonn.asking import ask
+from training_salmonn.asking import answer_loss, ask
 from training_salmonn.processes import make_once
 from training_salmonn.recipes import ActivationArguments, Recipe
 from training_salmonn.run import check_sources, load_sources, run_recipe
@@ -96,24 +99,36 @@ def make_answers(
     """
     rng, rows, rejected, turn = random.Random(seed), [], Counter(), 0
     order = rng.sample(range(len(dataset)), len(dataset))
-    progress = tqdm(total=settings.num_answers, desc="answers", unit="answer")
-    for number in order:
-        if len(rows) == settings.num_answers:
+    total = math.ceil(settings.num_answers / settings.answer_keep_share)
+    progress = tqdm(total=total, desc="answers", unit="answer")
+    for number, next_number in zip(order, order[1:] + order[:1]):
+        if len(rows) == total:
             break
         task = settings.answer_tasks[turn % len(settings.answer_tasks)]
-        prompt, audio, wanted = bank.sample(task, rng=rng), dataset[number]["audio"], settings.num_answers - len(rows)
-        fit = []
-        for text, is_finished in ask(model, processor, read_audio(audio), prompt, **_sampling(settings)):
+        prompt, audio = bank.sample(task, rng=rng), dataset[number]["audio"]
+        clip, fit = read_audio(audio), []
+        for text, is_finished in ask(model, processor, clip, prompt, **_sampling(settings)):
             reason = find_fault(text, is_finished, settings.answer_min_words)
             if reason is None:
                 fit.append({"audio": audio, "text": text, "task": task, "question": prompt})
             else:
                 rejected[reason] += 1
-        fit = fit[: min(settings.answers_per_clip, wanted)]
+        if fit and settings.answer_keep_share < 1:
+            other = read_audio(dataset[next_number]["audio"])
+            gains = gain_by_hearing(model, processor, clip, other, fit, settings.answer_lora_scale)
+            fit = sorted((row | {"gain": gain} for row, gain in zip(fit, gains)), key=_gain, reverse=True)
+        fit = fit[: min(settings.answers_per_clip, total - len(rows))]
         rows += fit
         turn += bool(fit)
         progress.update(len(fit))
     progress.close()
+    if rows and len(rows) < total:
+        logger.warning("only %d of %d answers: the clips are used up", len(rows), total)
+    if rows and settings.answer_keep_share < 1:
+        count = max(1, min(settings.num_answers, round(settings.answer_keep_share * len(rows))))
+        lowest = sorted(map(_gain, rows), reverse=True)[count - 1]
+        rejected["likely of any clip"] = sum(row["gain"] < lowest for row in rows)
+        rows = [row for row in rows if row["gain"] >= lowest]
     faults = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
     logger.info("kept %d answers, rejected: %s", len(rows), faults)
     if not rows:
@@ -121,9 +136,29 @@ def make_answers(
             f"No answer was fit to be kept (rejected: {faults}). Lower `answer_lora_scale`, now "
             f"{settings.answer_lora_scale}, or `answer_min_words`, now {settings.answer_min_words}."
         )
-    if len(rows) < settings.num_answers:
-        logger.warning("only %d of %d answers: the clips are used up", len(rows), settings.num_answers)
     return rows
+
+
+def gain_by_hearing(
+    model, processor, clip: np.ndarray, other: np.ndarray, rows: list[dict], lora_scale: float
+) -> list[float]:
+    """
+    How much likelier the answers `text` to `question` are about `clip` than about an `other`, `(samples,)` of 16 kHz:
+    the difference of the mean -log P by token, in nats. Around 0 for what a model says of any clip, such as a text that
+    it knows by heart.
+    """
+    gains, embeds, other_embeds = [], None, None
+    with rescale_adapter_scale(model, lora_scale):
+        for row in rows:
+            asked = (row["question"], row["text"])
+            heard, _, embeds = answer_loss(model, processor, clip, *asked, embeds)
+            unheard, _, other_embeds = answer_loss(model, processor, other, *asked, other_embeds)
+            gains.append(unheard - heard)
+    return gains
+
+
+def _gain(row: dict) -> float:
+    return row["gain"]
 
 
 def _sampling(settings: ActivationArguments) -> dict:

@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from data_salmonn.audio import read_audio
 from data_salmonn.chats import check_single_answer
 from data_salmonn.files import write_json
 from data_salmonn.mixing import NO_TASK
-from training_salmonn.asking import make_conversation
+from training_salmonn.asking import answer_loss
 from training_salmonn.callbacks import find_versions, plot_curves
 from training_salmonn.stages import load_adapter_weights
 
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 NO_INSTRUCTION = "none"
 
 
-@torch.no_grad()
 def perplexity(model, processor, dataset, instructions: dict[str, str | None]) -> dict[str, dict[str, float]]:
     """
     How unlikely the answers of a data set are: -log P(Y|X, I) by token, for each of several instructions I.
@@ -43,18 +41,7 @@ def perplexity(model, processor, dataset, instructions: dict[str, str | None]) -
         check_single_answer(row)
         clip, audio_embeds = read_audio(row["audio"]), None
         for name, instruction in instructions.items():
-            inputs = processor.apply_chat_template(
-                [make_conversation(clip, instruction, row["text"])],
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"output_labels": True},
-            ).to(model.device)
-            features = {key: inputs.pop(key) for key in ("input_features", "input_features_mask", "segment_ids")}
-            if audio_embeds is None:  # what is heard does not depend on what is asked
-                audio_embeds = model.get_audio_features(**features, return_dict=True).pooler_output
-            loss = model(**inputs, audio_embeds=audio_embeds).loss.item()
-            count = int((inputs["labels"] >= 0).sum())
+            loss, count, audio_embeds = answer_loss(model, processor, clip, instruction, row["text"], audio_embeds)
             entry = sums.setdefault(row["task"] or NO_TASK, {}).setdefault(name, [0.0, 0])
             entry[0] += loss * count
             entry[1] += count

@@ -1,5 +1,5 @@
 # Copyright 2026 The SALMONN for Transformers authors. Licensed under the Apache License, Version 2.0.
-"""One question about one clip to a model that is in memory."""
+"""One question about one clip to a model that is in memory, and how likely an answer to it is."""
 
 import numpy as np
 import torch
@@ -12,6 +12,29 @@ def make_conversation(clip: np.ndarray, prompt: str | None, answer: str | None =
         content.append({"type": "text", "text": prompt})
     conversation = [{"role": "user", "content": content}]
     return conversation if answer is None else [*conversation, {"role": "assistant", "content": answer}]
+
+
+@torch.no_grad()
+def answer_loss(
+    model, processor, clip: np.ndarray, prompt: str | None, answer: str, audio_embeds: torch.Tensor | None = None
+) -> tuple[float, int, torch.Tensor]:
+    """
+    Mean -log P of the tokens of `answer`, in nats, how many there are, and the embeddings of `clip`, `(samples,)` of
+    16 kHz. Given as `audio_embeds` the next time, they are not computed again: what is heard does not depend on what is
+    asked.
+    """
+    inputs = processor.apply_chat_template(
+        [make_conversation(clip, prompt, answer)],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"output_labels": True},
+    ).to(model.device)
+    features = {key: inputs.pop(key) for key in ("input_features", "input_features_mask", "segment_ids")}
+    if audio_embeds is None:
+        audio_embeds = model.get_audio_features(**features, return_dict=True).pooler_output
+    loss = model(**inputs, audio_embeds=audio_embeds).loss.item()
+    return loss, int((inputs["labels"] >= 0).sum()), audio_embeds
 
 
 @torch.no_grad()

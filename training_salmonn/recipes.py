@@ -170,6 +170,11 @@ class ActivationArguments:
     answer_min_words: int = field(default=30, metadata={"help": "Shortest answer to keep, in words."})
     answer_max_new_tokens: int = field(default=200, metadata={"help": "Longest answer in tokens."})
     answer_temperature: float = field(default=0.8, metadata={"help": "Of sampling; 0 takes the likeliest token."})
+    answer_keep_share: float = field(
+        default=1.0,
+        metadata={"help": "Share of the answers to keep: those that are likelier about their clip than about another, "
+                  "for what would be said of any clip is not worth learning. 1, as in the paper, keeps all."},
+    )  # fmt: skip
     replay_share: float = field(
         default=0.0,
         metadata={"help": "Share of the rows tuned on that are those of `train` with their own answers, so that many "
@@ -179,6 +184,8 @@ class ActivationArguments:
     def __post_init__(self):
         if not 0 <= self.replay_share < 1:
             raise ValueError(f"`replay_share` must be at least 0 and below 1, got {self.replay_share}.")
+        if not 0 < self.answer_keep_share <= 1:
+            raise ValueError(f"`answer_keep_share` must be above 0 and at most 1, got {self.answer_keep_share}.")
         if self.answers_per_clip < 1:
             raise ValueError(f"`answers_per_clip` must be at least 1, got {self.answers_per_clip}.")
 

@@ -10,6 +10,8 @@ from evaluation_salmonn.metrics import base
 
 with needs_extra("eval"):
     import jiwer
+    from rapidfuzz import process
+    from rapidfuzz.distance import Levenshtein
 
 
 # A pattern that goes back over an answer again and again could keep a run for years.
@@ -25,7 +27,9 @@ class FollowingRate(base.MeanMetric):
 
     Where that is not enough, an answer must also have at most `max_words` words (a transcript with many errors is no
     short answer), at least `min_new_words` different words that no reference has (a caption in a loop is no story), and
-    the form of the regular expression `pattern`, from its beginning to its end.
+    the form of the regular expression `pattern`, from its beginning to its end. With `max_alike` it must be about its
+    clip: at most so many percent of the answers to clips with other references may be nearly the same, in that
+    `max_overlap` percent of the words, or fewer, have to be changed. A small LLM tells a text that it knows by heart.
     """
 
     main = "following_rate"
@@ -41,13 +45,15 @@ class FollowingRate(base.MeanMetric):
         max_words: int | None = None,
         min_new_words: int = 0,
         pattern: str | None = None,
+        max_alike: float | None = None,
     ):
         for name, value in (("min_words", min_words), ("min_new_words", min_new_words)):
             base.check_whole_number(name, value, 0)
         if max_words is not None:
             base.check_whole_number("max_words", max_words, 0)
-        if isinstance(max_overlap, bool) or not isinstance(max_overlap, (int, float)) or math.isnan(max_overlap):
-            raise ValueError(f"`max_overlap` must be a number of percent, got {max_overlap!r}.")
+        _check_percent("max_overlap", max_overlap)
+        if max_alike is not None:
+            _check_percent("max_alike", max_alike)
         form = None if pattern is None else _compile(pattern)
         normalize = get_normalizer("basic")
         scores = []
@@ -62,7 +68,26 @@ class FollowingRate(base.MeanMetric):
                 and len(set(words) - known) >= min_new_words
                 and (form is None or _has_form(form, prediction.strip()))
             )
+        if max_alike is not None:
+            alike = _share_alike([normalize(text).split() for text in predictions], references, max_overlap)
+            scores = [score and share <= max_alike for score, share in zip(scores, alike)]
         return scores
+
+
+def _check_percent(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise ValueError(f"`{name}` must be a number of percent, got {value!r}.")
+
+
+def _share_alike(answers: list[list[str]], references: list, max_overlap: float) -> list[float]:
+    """For each answer, how many percent of those to clips with other references are nearly the same."""
+    sources = [tuple(base.as_list(reference)) for reference in references]
+    shares = []
+    for answer, source in zip(answers, sources):
+        others = [text for text, other in zip(answers, sources) if other != source]
+        distances = process.cdist([answer], others, scorer=Levenshtein.normalized_distance)
+        shares.append(100 * float((distances <= max_overlap / 100).mean()) if others else 0.0)
+    return shares
 
 
 def _compile(pattern: str) -> regex.Pattern:

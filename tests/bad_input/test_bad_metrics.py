@@ -70,6 +70,8 @@ OPTIONS = [
     ("following_rate", {"max_overlap": float("nan")}, "max_overlap"),
     ("following_rate", {"max_overlap": "5"}, "max_overlap"),
     ("following_rate", {"max_overlap": None}, "max_overlap"),
+    ("following_rate", {"max_alike": float("nan")}, "max_alike"),
+    ("following_rate", {"max_alike": "5"}, "max_alike"),
     ("following_rate", {"pattern": "("}, "pattern"),
     ("following_rate", {"pattern": "[z-a]"}, "pattern"),
     ("following_rate", {"pattern": 5}, "pattern"),

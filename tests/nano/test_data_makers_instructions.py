@@ -432,6 +432,29 @@ def test_a_caption_is_no_story():
     assert not follows("nano_story", " ".join(["A crow caws, then a horn blows."] * 8), caption)
 
 
+def test_what_is_told_of_every_clip_is_no_story_of_one():
+    """A text that an LLM knows by heart is long and new, and has nothing to do with what is heard."""
+    captions = [f"A {name} is heard." for name in ("dog", "cow", "bell", "drum", "horn", "train", "crow", "door")]
+    learnt = (
+        "A bat and a ball together cost one dollar and ten cents, and the bat costs a dollar more than the small ball."
+    )
+    told = [
+        f"There was a {name} in the valley, and whoever went past on the way to market stopped to listen for a while."
+        for name in ("lonely dog", "brown cow")
+    ]
+    own = (
+        "Grandmother opened her window because somebody was beating a drum under it, long before the sun came up over the hills.",
+        "The hunters blew a horn at dusk; deep in their burrows all the foxes woke, trembled, and counted their cubs.",
+    )
+    options = next(entry.options for entry in load_task("nano_story").metrics if entry.metric == "following_rate")
+    scores = load_metric("following_rate").example_scores(
+        [*own, learnt, learnt.replace("cents", "pence"), *told], captions[:6], **options
+    )
+    assert scores == [True, True, False, False, False, False]
+    # of one clip that is asked about twice, two answers may be the same
+    assert load_metric("following_rate").example_scores([own[0]] * 2, captions[:1] * 2, **options) == [True, True]
+
+
 def test_key_words_are_a_list():
     transcript = "mary bought seven red apples in london"
     assert follows("nano_keywords", "Mary, red apples, London.", transcript)
