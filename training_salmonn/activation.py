@@ -93,7 +93,8 @@ def make_answers(
 ) -> list[dict]:
     """
     Long answers to the tasks of `settings` about the clips of `dataset`, drawn at a reduced LoRA scaling. The next task
-    has its turn after each clip that gave answers.
+    has its turn after each clip that gave answers. With an `answer_keep_share` below 1, more are drawn than are wanted, and
+    those kept that are likelier about their clip than about the one that is drawn next.
 
     Returns rows with `audio`, `text`, `task` and `question`. Raises `ValueError` if no answer is fit to be kept.
     """

@@ -28,6 +28,7 @@ METRIC_LABELS = {
     "accuracy": "accuracy (%)",
     "different words": "different words in an answer",
     "diversity": "different words in an answer",
+    "rouge_l": "ROUGE-L",
 }
 
 
