@@ -56,6 +56,7 @@ EXTRAS = {
         "matplotlib>=3.8",
         "openai>=1.98",
         "pycocoevalcap>=1.2",  # METEOR and CIDEr, with their Java parts
+        "rapidfuzz>=3.6",
         "rouge-score>=0.1.2",
         "sacrebleu[ja]>=2.4",
         "whisper-normalizer>=0.1",  # Whisper's table of English spellings
