@@ -13,7 +13,7 @@ from nano_salmonn.report.writing import Section, number, table
 TUNED, ACTIVATED = "instruct", "activate"
 GREEDY = "_greedy"  # ends the names of evaluations with one beam
 # Whom a row is compared with.
-OTHERS = {"whisper": "Whisper's own decoder", "before": "the checkpoint before"}
+OTHERS = {"whisper": "Whisper's own decoder", "before": "the checkpoint before, not activated"}
 NOT_MEASURED = "–"
 
 
