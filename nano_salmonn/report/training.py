@@ -52,8 +52,8 @@ def stages_section(runs: Runs, images: Path) -> Section:
     plot_panels(images / "training.png", panels)
     section.body += [
         "The stages follow each other, each from the adapter of the one before: the connector against the LLM's token "
-        "embeddings (CTC, no LLM is run), twice through the LLM, the second time on all tasks, stories. The WER is that "
-        "of all validation answers of a stage, captions too: it falls with training, but is not the WER of speech.",
+        "embeddings (CTC, no LLM is run), twice through the LLM, then on stories of the model's own. The WER is that of all "
+        "validation answers of a stage, captions too: it falls with training, but is not the WER of speech.",
         *commands(runs, found),
         table(
             ["stage", "steps", "trained parameters", "training loss", "validation loss", "validation WER, %"],
